@@ -1,1 +1,21 @@
-//! Fanwire.
+//! Fanwire: a self-hosted, drop-in replacement for Pusher Channels.
+//!
+//! The modules, in the order in which data flows (each may use those below it, never those above;
+//! `tests/tidy.rs` holds them to it):
+
+pub mod server;
+
+pub mod config;
+
+pub mod api;
+pub mod shard;
+
+pub mod node;
+
+pub mod hub;
+
+pub mod app;
+pub mod limit;
+pub mod metrics;
+
+pub mod protocol;
