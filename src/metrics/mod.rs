@@ -1,0 +1,258 @@
+//! What an operator sees of this node: counters that are exact, and gauges that cannot drift.
+//!
+//! Two kinds of figures, and no third:
+//!
+//! - **Counters** (and the one histogram) are handles, resolved once per app by [`Metrics::app`] and
+//!   kept by whoever counts. Adding is one relaxed atomic: cheap once per batch, too dear once per
+//!   socket, so the hot loop collects a [`BatchCounts`] and adds it when the batch is done.
+//! - **Gauges** (`connected`, `active_channels`, `outbox_bytes`, `inbox_bytes`, `shards`) have no
+//!   handle at all. Each scrape brings a [`Snapshot`], counted from the structures themselves, and the
+//!   gauges show that. A gauge kept beside a structure by `inc` and `dec` drifts from it sooner or
+//!   later, and nobody can say since when.
+//!
+//! Names and labels (`app_id`, `port`) are those which Soketi and Sockudo share, so that their
+//! dashboards work once the prefix is set to theirs. Nothing is ever labelled by channel, user or socket:
+//! clients choose those, and would choose our memory use with them.
+//!
+//! Not here: the `horizontal_adapter_*` family, which exists only where there is a cluster to speak of;
+//! the HTTP server that answers a scrape (`server/admin.rs`).
+
+mod app;
+mod json;
+mod reason;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use self::app::AppFamilies;
+pub use self::app::{AppMetrics, BatchCounts};
+pub use self::reason::{CloseReason, ConnectionError};
+
+/// The content type of [`Metrics::text`].
+pub const TEXT_CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// All figures of one node, under one prefix, in a registry of their own.
+pub struct Metrics {
+    registry: Registry,
+    /// One scrape at a time: two at once would mix their snapshots.
+    scrape: Mutex<()>,
+    families: AppFamilies,
+    apps: Mutex<HashMap<Arc<str>, Arc<AppMetrics>>>,
+    closed: Vec<IntCounter>,
+    connection_errors: Vec<IntCounter>,
+    outbox_bytes: IntGauge,
+    inbox_bytes: IntGaugeVec,
+    shards: IntGauge,
+    /// How often someone had to wait for permission to publish: a shard was beyond its mark.
+    pub inbox_waits_total: IntCounter,
+    /// How often that wait was in vain and the API answered 503.
+    pub publish_refused_total: IntCounter,
+}
+
+/// What is true at the moment of a scrape, counted from the structures themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Every app that has a socket; one that is missing here has none.
+    pub apps: Vec<AppSnapshot>,
+    /// Bytes that wait in the outboxes of all sockets; a buffer shared by many counts once.
+    pub outbox_bytes: u64,
+    /// Bytes that wait in the inbox of each shard; as many entries as there are shards.
+    pub inbox_bytes: Vec<u64>,
+}
+
+/// One app's part of a [`Snapshot`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppSnapshot {
+    /// The app's id, as in API paths.
+    pub app_id: Arc<str>,
+    /// Established sockets on this node.
+    pub connected: u64,
+    /// Occupied channels on this node.
+    pub active_channels: u64,
+}
+
+impl Metrics {
+    /// Registers every family under `prefix`, which is written in front of each name; an underscore
+    /// between them is added where it is missing. `port` is the one that serves the sockets: peers
+    /// label with it.
+    ///
+    /// # Errors
+    /// A prefix that cannot begin a metric's name, such as `9lives` or `my-gateway`.
+    pub fn new(prefix: &str, port: u16) -> Result<Metrics, prometheus::Error> {
+        let naming = Naming::new(prefix, port);
+        let registry = Registry::new();
+        let families = AppFamilies::register(&naming, &registry)?;
+        let closed = register(
+            &registry,
+            IntCounterVec::new(
+                naming.of_node("closed_total", "Sockets that ended, by the reason why"),
+                &["reason"],
+            )?,
+        )?;
+        let connection_errors = register(
+            &registry,
+            IntCounterVec::new(
+                naming.of_app(
+                    "connection_errors_total",
+                    "Connections that failed, by the kind of error",
+                ),
+                &["error_type"],
+            )?,
+        )?;
+        let node_counter =
+            |name, help| register(&registry, IntCounter::with_opts(naming.of_node(name, help))?);
+        let node_gauge = |name, help| register(&registry, IntGauge::with_opts(naming.of_node(name, help))?);
+        let build = naming
+            .of_node("build_info", "Always 1; the label says which version runs")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        register(&registry, IntGauge::with_opts(build)?)?.set(1);
+        // Other systems than Linux have no /proc to read these from.
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(Metrics {
+            scrape: Mutex::new(()),
+            apps: Mutex::new(HashMap::new()),
+            closed: CloseReason::ALL
+                .iter()
+                .map(|reason| closed.with_label_values(&[reason.as_str()]))
+                .collect(),
+            connection_errors: ConnectionError::ALL
+                .iter()
+                .map(|error| connection_errors.with_label_values(&[error.as_str()]))
+                .collect(),
+            outbox_bytes: node_gauge(
+                "outbox_bytes",
+                "Bytes that wait for sockets slower than what they get",
+            )?,
+            inbox_bytes: register(
+                &registry,
+                IntGaugeVec::new(
+                    naming.of_node("inbox_bytes", "Bytes that wait to be worked off by a shard"),
+                    &["shard"],
+                )?,
+            )?,
+            shards: node_gauge("shards", "Threads that own sockets")?,
+            inbox_waits_total: node_counter(
+                "inbox_waits_total",
+                "Publications that had to wait for a shard beyond its mark",
+            )?,
+            publish_refused_total: node_counter(
+                "publish_refused_total",
+                "Publications refused with 503 because that wait was in vain",
+            )?,
+            families,
+            registry,
+        })
+    }
+
+    /// The figures of one app, at zero the first time. Look it up once and keep it: this takes a lock.
+    ///
+    /// `app_id` must be that of an app which exists; ids out of requests would fill the memory.
+    pub fn app(&self, app_id: &str) -> Arc<AppMetrics> {
+        let mut apps = lock(&self.apps);
+        if let Some(app) = apps.get(app_id) {
+            return app.clone();
+        }
+        let app = Arc::new(self.families.app(app_id));
+        apps.insert(app_id.into(), app.clone());
+        app
+    }
+
+    /// How many sockets ended for this reason.
+    pub fn closed(&self, reason: CloseReason) -> &IntCounter {
+        &self.closed[reason as usize]
+    }
+
+    /// How many connections failed in this way.
+    pub fn connection_errors(&self, error: ConnectionError) -> &IntCounter {
+        &self.connection_errors[error as usize]
+    }
+
+    /// A scrape in Prometheus' text format, [`TEXT_CONTENT_TYPE`].
+    ///
+    /// Counts the process' descriptors on the way, which takes milliseconds where there are many: not
+    /// for a shard's thread.
+    ///
+    /// # Errors
+    /// None is known for the families of this registry; the encoder's signature allows for some.
+    pub fn text(&self, snapshot: &Snapshot) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.gather(snapshot))
+    }
+
+    /// The same as [`Metrics::text`], in the JSON of `prom-client`, which Soketi answers to `?json=1`.
+    pub fn json(&self, snapshot: &Snapshot) -> String {
+        json::encode(&self.gather(snapshot))
+    }
+
+    fn gather(&self, snapshot: &Snapshot) -> Vec<MetricFamily> {
+        let _one_at_a_time = lock(&self.scrape);
+        let mut idle = lock(&self.apps).clone();
+        for app in &snapshot.apps {
+            idle.remove(&app.app_id);
+            self.app(&app.app_id).show(app.connected, app.active_channels);
+        }
+        idle.values().for_each(|app| app.show(0, 0));
+        self.outbox_bytes.set(shown(snapshot.outbox_bytes));
+        self.shards.set(shown(snapshot.inbox_bytes.len() as u64));
+        for (shard, bytes) in snapshot.inbox_bytes.iter().enumerate() {
+            self.inbox_bytes
+                .with_label_values(&[shard.to_string()])
+                .set(shown(*bytes));
+        }
+        self.registry.gather()
+    }
+}
+
+/// Where names and the labels common to a family come from.
+struct Naming {
+    prefix: String,
+    port: String,
+}
+
+impl Naming {
+    fn new(prefix: &str, port: u16) -> Naming {
+        let mut prefix = prefix.to_owned();
+        if !prefix.is_empty() && !prefix.ends_with('_') {
+            prefix.push('_');
+        }
+        Naming {
+            prefix,
+            port: port.to_string(),
+        }
+    }
+
+    fn of_node(&self, name: &str, help: &str) -> Opts {
+        Opts::new(format!("{}{name}", self.prefix), help)
+    }
+
+    fn of_app(&self, name: &str, help: &str) -> Opts {
+        self.of_node(name, help).const_label("port", self.port.clone())
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+/// The crate's gauges are signed; no count of ours comes near the difference.
+fn shown(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// What these locks protect is whole after every statement, so a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! Why sockets end and connections fail: the closed lists behind the labels `reason` and `error_type`.
+//!
+//! An enum, so that no text from outside can become a label, and every value is there at 0 from the start.
+//! Not here: close codes (`protocol/code.rs`); several reasons share a code.
+
+/// Declares an enum whose variants are label values.
+macro_rules! labels {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl $name {
+            /// Every value, in the order of declaration.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// The label's value.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$variant => $label,)*
+                }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why a socket ended: one reason for each, the first that was true.
+    CloseReason {
+        /// The client said goodbye.
+        Client = "client",
+        /// The connection broke off without a word.
+        Lost = "lost",
+        /// Its outbox overflowed: it reads slower than it is sent to.
+        Slow = "slow",
+        /// The outboxes of the whole process were beyond their mark, and this one was among the fullest.
+        Memory = "memory",
+        /// No answer to a ping.
+        PongTimeout = "pong_timeout",
+        /// A client too old to answer pings, silent for a day.
+        Idle = "idle",
+        /// It broke the rules of WebSocket, text encoding included.
+        ProtocolError = "protocol_error",
+        /// A message beyond the size limit.
+        TooBig = "too_big",
+        /// The app's back end terminated the user's connections.
+        Terminated = "terminated",
+        /// The app's back end asked the user's connections to come again.
+        Reconnect = "reconnect",
+        /// The node is going down.
+        Drain = "drain",
+        /// It neither signed in nor subscribed with a signature in time.
+        AuthTimeout = "auth_timeout",
+        /// Refused: the app accepts TLS only.
+        TlsOnly = "tls_only",
+        /// Refused: no app has this key.
+        UnknownApp = "unknown_app",
+        /// Refused, or closed later: the app is switched off.
+        AppDisabled = "app_disabled",
+        /// Refused: the app has as many sockets as it may.
+        OverQuota = "over_quota",
+        /// Refused: this node has as many sockets, or as little memory, as it bears.
+        OverCapacity = "over_capacity",
+        /// Refused: no such path.
+        UnknownPath = "unknown_path",
+        /// Refused: a protocol version that is missing, malformed or not spoken here.
+        UnsupportedProtocol = "unsupported_protocol",
+        /// Refused: the app does not allow this `Origin`.
+        Origin = "origin",
+        /// Our own fault: its session panicked.
+        Internal = "internal",
+    }
+}
+
+labels! {
+    /// How a connection failed, mostly before it was a socket.
+    ConnectionError {
+        /// The listener could not accept it, for want of descriptors as a rule.
+        Accept = "accept",
+        /// The TLS handshake failed or took too long.
+        Tls = "tls",
+        /// The request's head did not arrive in time.
+        Timeout = "timeout",
+        /// What arrived was not HTTP, or beyond its limits.
+        Http = "http",
+        /// An upgrade that RFC 6455 does not allow.
+        Upgrade = "upgrade",
+        /// Upgraded only to be closed with a code; `closed_total` knows which.
+        Refused = "refused",
+        /// The system reported an error on an established socket.
+        Io = "io",
+    }
+}

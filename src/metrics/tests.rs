@@ -1,0 +1,309 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::*;
+
+/// Every family that counts for an app, with its type: names that the peers' dashboards ask for.
+const OF_APPS: [(&str, &str); 16] = [
+    ("active_channels", "gauge"),
+    ("broadcast_latency_ms", "histogram"),
+    ("channel_subscriptions_total", "counter"),
+    ("channel_unsubscriptions_total", "counter"),
+    ("connected", "gauge"),
+    ("http_calls_received_total", "counter"),
+    ("http_received_bytes", "counter"),
+    ("http_transmitted_bytes", "counter"),
+    ("new_connections_total", "counter"),
+    ("new_disconnections_total", "counter"),
+    ("rate_limit_checks_total", "counter"),
+    ("rate_limit_triggered_total", "counter"),
+    ("socket_received_bytes", "counter"),
+    ("socket_transmitted_bytes", "counter"),
+    ("ws_messages_received_total", "counter"),
+    ("ws_messages_sent_total", "counter"),
+];
+
+/// Those of the whole node.
+const OF_NODE: [(&str, &str); 8] = [
+    ("build_info", "gauge"),
+    ("closed_total", "counter"),
+    ("connection_errors_total", "counter"),
+    ("inbox_bytes", "gauge"),
+    ("inbox_waits_total", "counter"),
+    ("outbox_bytes", "gauge"),
+    ("publish_refused_total", "counter"),
+    ("shards", "gauge"),
+];
+
+fn metrics() -> Metrics {
+    Metrics::new("fanwire_", 6001).expect("a good prefix")
+}
+
+fn one_shard() -> Snapshot {
+    Snapshot {
+        inbox_bytes: vec![0],
+        ..Snapshot::default()
+    }
+}
+
+fn app_snapshot(app_id: &str, connected: u64, active_channels: u64) -> AppSnapshot {
+    AppSnapshot {
+        app_id: app_id.into(),
+        connected,
+        active_channels,
+    }
+}
+
+/// The value of the one line that begins with `series`, as written.
+fn value<'a>(text: &'a str, series: &str) -> &'a str {
+    let found: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
+        .collect();
+    assert_eq!(found.len(), 1, "{series} in\n{text}");
+    found[0]
+}
+
+#[test]
+fn the_names_and_types_are_exactly_these() {
+    let metrics = metrics();
+    metrics.app("1");
+    let text = metrics.text(&one_shard()).unwrap();
+    let shown: BTreeMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .filter(|(name, _)| !name.starts_with("process_"))
+        .map(|(name, kind)| (name.strip_prefix("fanwire_").expect("our prefix"), kind))
+        .collect();
+    let expected: BTreeMap<&str, &str> = OF_APPS.into_iter().chain(OF_NODE).collect();
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn every_sample_stands_under_the_type_of_its_family_and_no_family_comes_twice() {
+    let metrics = metrics();
+    metrics.app("1").broadcast_latency_ms.observe(3.0);
+    metrics.app("2");
+    let text = metrics.text(&one_shard()).unwrap();
+    let (mut seen, mut family) = (BTreeSet::new(), "");
+    for line in text.lines() {
+        if let Some(described) = line.strip_prefix("# TYPE ") {
+            family = described.split(' ').next().unwrap();
+            assert!(seen.insert(family), "{family} twice");
+        } else if !line.starts_with('#') {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let suffix = name.strip_prefix(family).expect(line);
+            assert!(["", "_bucket", "_sum", "_count"].contains(&suffix), "{line}");
+        }
+    }
+    assert_eq!(TEXT_CONTENT_TYPE, "text/plain; version=0.0.4");
+}
+
+#[test]
+fn an_app_s_series_carry_app_id_and_port_and_nothing_else() {
+    let metrics = metrics();
+    metrics.app("1");
+    let text = metrics.text(&one_shard()).unwrap();
+    for (name, kind) in OF_APPS {
+        if kind != "histogram" {
+            value(&text, &format!("fanwire_{name}{{app_id=\"1\",port=\"6001\"}}"));
+        }
+    }
+    value(
+        &text,
+        "fanwire_broadcast_latency_ms_bucket{app_id=\"1\",port=\"6001\",le=\"+Inf\"}",
+    );
+}
+
+#[test]
+fn the_prefix_is_the_operator_s() {
+    let cases = [
+        ("soketi_", "soketi_shards"),
+        ("soketi", "soketi_shards"),
+        ("", "shards"),
+    ];
+    for (prefix, series) in cases {
+        let text = Metrics::new(prefix, 1).unwrap().text(&one_shard()).unwrap();
+        assert_eq!(value(&text, series), "1", "{prefix}");
+    }
+    for bad in ["9lives", "my-gateway", "a b"] {
+        assert!(Metrics::new(bad, 1).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn two_registries_in_one_process_do_not_know_each_other() {
+    let (one, other) = (metrics(), metrics());
+    one.app("1").new_connections_total.inc();
+    assert_eq!(other.app("1").new_connections_total.get(), 0);
+}
+
+#[test]
+fn the_same_app_gets_the_same_counters() {
+    let metrics = metrics();
+    assert!(Arc::ptr_eq(&metrics.app("1"), &metrics.app("1")));
+    metrics.app("1").new_connections_total.inc();
+    assert_eq!(metrics.app("2").new_connections_total.get(), 0);
+}
+
+#[test]
+fn batches_from_many_threads_add_up_exactly() {
+    const THREADS: u64 = 8;
+    const BATCHES: u64 = 10_000;
+    let metrics = metrics();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let app = metrics.app("1");
+            scope.spawn(move || {
+                let mut counts = BatchCounts::default();
+                for _ in 0..BATCHES {
+                    counts.add(3, 300);
+                    app.sent(counts.take());
+                    counts.add(1, 7);
+                    app.received(counts.take());
+                    app.http_call(5, 2);
+                }
+            });
+        }
+    });
+    let text = metrics.text(&one_shard()).unwrap();
+    let expected = [
+        ("ws_messages_sent_total", 3),
+        ("socket_transmitted_bytes", 300),
+        ("ws_messages_received_total", 1),
+        ("socket_received_bytes", 7),
+        ("http_calls_received_total", 1),
+        ("http_received_bytes", 5),
+        ("http_transmitted_bytes", 2),
+    ];
+    for (name, each) in expected {
+        let series = format!("fanwire_{name}{{app_id=\"1\",port=\"6001\"}}");
+        assert_eq!(
+            value(&text, &series),
+            (each * THREADS * BATCHES).to_string(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn gauges_show_the_snapshot_and_fall_to_zero_with_what_it_no_longer_names() {
+    let metrics = metrics();
+    let connected = |app_id| format!("fanwire_connected{{app_id=\"{app_id}\",port=\"6001\"}}");
+    let busy = Snapshot {
+        apps: vec![app_snapshot("1", 20_000, 7), app_snapshot("2", 1, 0)],
+        outbox_bytes: 4096,
+        inbox_bytes: vec![10, 20],
+    };
+    let text = metrics.text(&busy).unwrap();
+    assert_eq!(value(&text, &connected("1")), "20000");
+    assert_eq!(
+        value(&text, "fanwire_active_channels{app_id=\"1\",port=\"6001\"}"),
+        "7"
+    );
+    assert_eq!(value(&text, &connected("2")), "1");
+    assert_eq!(value(&text, "fanwire_outbox_bytes"), "4096");
+    assert_eq!(value(&text, "fanwire_inbox_bytes{shard=\"0\"}"), "10");
+    assert_eq!(value(&text, "fanwire_inbox_bytes{shard=\"1\"}"), "20");
+    assert_eq!(value(&text, "fanwire_shards"), "2");
+
+    let quiet = Snapshot {
+        apps: vec![app_snapshot("2", 3, 1)],
+        inbox_bytes: vec![0, 0],
+        ..Snapshot::default()
+    };
+    let text = metrics.text(&quiet).unwrap();
+    assert_eq!(value(&text, &connected("1")), "0");
+    assert_eq!(
+        value(&text, "fanwire_active_channels{app_id=\"1\",port=\"6001\"}"),
+        "0"
+    );
+    assert_eq!(value(&text, &connected("2")), "3");
+    assert_eq!(value(&text, "fanwire_outbox_bytes"), "0");
+}
+
+#[test]
+fn every_reason_is_there_at_zero_from_the_start() {
+    let metrics = metrics();
+    let text = metrics.text(&one_shard()).unwrap();
+    for reason in CloseReason::ALL {
+        let series = format!("fanwire_closed_total{{reason=\"{}\"}}", reason.as_str());
+        assert_eq!(value(&text, &series), "0");
+        metrics.closed(*reason).inc();
+    }
+    for error in ConnectionError::ALL {
+        let series = format!(
+            "fanwire_connection_errors_total{{error_type=\"{}\",port=\"6001\"}}",
+            error.as_str()
+        );
+        assert_eq!(value(&text, &series), "0");
+        metrics.connection_errors(*error).inc();
+    }
+    let text = metrics.text(&one_shard()).unwrap();
+    for reason in CloseReason::ALL {
+        let series = format!("fanwire_closed_total{{reason=\"{}\"}}", reason.as_str());
+        assert_eq!(value(&text, &series), "1", "each value has a counter of its own");
+    }
+}
+
+#[test]
+fn latencies_fall_into_cumulative_buckets() {
+    let metrics = metrics();
+    let latency = metrics.app("1").broadcast_latency_ms.clone();
+    for milliseconds in [0.1, 0.3, 40.0, 60_000.0] {
+        latency.observe(milliseconds);
+    }
+    let text = metrics.text(&one_shard()).unwrap();
+    for (bound, count) in [
+        ("0.25", "1"),
+        ("0.5", "2"),
+        ("50", "3"),
+        ("10000", "3"),
+        ("+Inf", "4"),
+    ] {
+        let series =
+            format!("fanwire_broadcast_latency_ms_bucket{{app_id=\"1\",port=\"6001\",le=\"{bound}\"}}");
+        assert_eq!(value(&text, &series), count, "{bound}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_process_is_there_under_its_usual_names() {
+    let text = metrics().text(&one_shard()).unwrap();
+    for name in [
+        "process_open_fds",
+        "process_max_fds",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(value(&text, name).parse::<f64>().unwrap() > 0.0, "{name}");
+    }
+}
+
+#[test]
+fn as_json_it_is_what_prom_client_writes() {
+    let metrics = metrics();
+    let app = metrics.app("1");
+    app.new_connections_total.inc_by(5);
+    app.broadcast_latency_ms.observe(1.5);
+    let families: Vec<Value> = serde_json::from_str(&metrics.json(&one_shard())).unwrap();
+    let family = |name: &str| families.iter().find(|family| family["name"] == name).expect(name);
+
+    let counter = family("fanwire_new_connections_total");
+    assert_eq!(counter["type"], "counter");
+    assert_eq!(
+        counter["values"],
+        serde_json::json!([{ "value": 5, "labels": { "app_id": "1", "port": "6001" } }])
+    );
+    let latency = &family("fanwire_broadcast_latency_ms")["values"];
+    let samples = latency.as_array().unwrap();
+    let named = |suffix: &str| {
+        let name = format!("fanwire_broadcast_latency_ms_{suffix}");
+        samples.iter().filter(move |sample| sample["metricName"] == *name)
+    };
+    assert_eq!(named("bucket").count(), 15);
+    assert_eq!(named("bucket").last().unwrap()["labels"]["le"], "+Inf");
+    assert_eq!(named("sum").next().unwrap()["value"], 1.5);
+    assert_eq!(named("count").next().unwrap()["value"], 1);
+}
