@@ -1,0 +1,546 @@
+//! The parser alone, then in any pieces, then beside tungstenite as the second opinion.
+
+use std::{
+    fmt::Debug,
+    io::{self, Cursor, Read, Write},
+};
+
+use proptest::{collection::vec, prelude::*, sample::select};
+use tokio_tungstenite::tungstenite::{self, WebSocket, protocol::Role, protocol::WebSocketConfig};
+
+use super::*;
+
+const MASK: [u8; 4] = [0x11, 0x82, 0x33, 0xf4];
+const LIMIT: usize = 200;
+
+/// How long the length field is, at least.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    Shortest,
+    Medium,
+    Long,
+}
+
+/// A client's frame, right or wrong, from its first byte (final and reserved bits, opcode).
+fn frame_as(first: u8, form: Form, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+    let masked_bit = if mask.is_some() { 0x80 } else { 0 };
+    let mut bytes = vec![first];
+    match (form, payload.len()) {
+        (Form::Shortest, len @ 0..=125) => bytes.push(masked_bit | len as u8),
+        (Form::Shortest | Form::Medium, len @ 0..=0xffff) => {
+            bytes.push(masked_bit | 126);
+            bytes.extend((len as u16).to_be_bytes());
+        }
+        (_, len) => {
+            bytes.push(masked_bit | 127);
+            bytes.extend((len as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(mask.iter().flatten());
+    let mask = mask.unwrap_or_default();
+    bytes.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+    bytes
+}
+
+fn frame(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    frame_as(first, Form::Shortest, Some(MASK), payload.as_ref())
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Told {
+    Text(String),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>),
+    Error(FrameError),
+}
+
+fn told(message: Result<Message<'_>, FrameError>) -> Told {
+    match message {
+        Ok(Message::Text(text)) => Told::Text(text.into()),
+        Ok(Message::Ping(payload)) => Told::Ping(payload.into()),
+        Ok(Message::Pong(payload)) => Told::Pong(payload.into()),
+        Ok(Message::Close { code }) => Told::Close(code),
+        Err(error) => Told::Error(error),
+    }
+}
+
+/// Feeds one input; checks on the way that no more memory is held than the limit allows.
+fn feed(framing: &mut Framing, input: &[u8], all: &mut Vec<Told>) {
+    let mut scratch = input.to_vec();
+    let mut reader = framing.read(&mut scratch, LIMIT);
+    while let Some(message) = reader.next().transpose() {
+        all.push(told(message));
+    }
+    assert!(reader.rest().is_empty());
+    if let Some(unfinished) = &framing.unfinished {
+        assert!(unfinished.text.as_ref().map_or(0, Vec::capacity) <= LIMIT);
+        assert!(unfinished.control.capacity() <= CONTROL_BYTES_MAX);
+        assert!(!unfinished.is_empty());
+    }
+}
+
+fn feed_whole(stream: &[u8]) -> Vec<Told> {
+    let mut all = Vec::new();
+    feed(&mut Framing::new(), stream, &mut all);
+    all
+}
+
+fn text(text: &str) -> Told {
+    Told::Text(text.into())
+}
+
+#[test]
+fn reads_what_a_client_may_send() {
+    let long = "x".repeat(126);
+    let cases: Vec<(&str, Vec<Vec<u8>>, Vec<Told>)> = vec![
+        ("nothing", vec![], vec![]),
+        ("a text", vec![frame(0x81, "{}")], vec![text("{}")]),
+        ("an empty text", vec![frame(0x81, "")], vec![text("")]),
+        ("a longer text", vec![frame(0x81, &long)], vec![text(&long)]),
+        (
+            "as long as allowed",
+            vec![frame(0x81, "y".repeat(LIMIT))],
+            vec![text(&"y".repeat(LIMIT))],
+        ),
+        (
+            "a needlessly long length",
+            vec![frame_as(0x81, Form::Long, Some(MASK), b"a")],
+            vec![text("a")],
+        ),
+        (
+            "two",
+            vec![frame(0x81, "a"), frame(0x81, "b")],
+            vec![text("a"), text("b")],
+        ),
+        (
+            "fragments",
+            vec![frame(0x01, "a"), frame(0x00, "b"), frame(0x80, "c")],
+            vec![text("abc")],
+        ),
+        (
+            "a character in two fragments",
+            vec![frame(0x01, [0xc3]), frame(0x80, [0xa9])],
+            vec![text("é")],
+        ),
+        (
+            "controls between fragments",
+            vec![
+                frame(0x01, "a"),
+                frame(0x89, "1"),
+                frame(0x8a, "2"),
+                frame(0x80, "b"),
+            ],
+            vec![Told::Ping(b"1".into()), Told::Pong(b"2".into()), text("ab")],
+        ),
+        (
+            "a close without a code",
+            vec![frame(0x88, "")],
+            vec![Told::Close(None)],
+        ),
+        (
+            "a close",
+            vec![frame(0x88, [3, 232, b'b', b'y'])],
+            vec![Told::Close(Some(1000))],
+        ),
+        (
+            "a close with the app's own code",
+            vec![frame(0x88, [0x0f, 0xa9])],
+            vec![Told::Close(Some(4009))],
+        ),
+        (
+            "words after a close",
+            vec![frame(0x88, ""), frame(0x81, "a")],
+            vec![Told::Close(None)],
+        ),
+        ("a header's beginning", vec![vec![0x81, 0xfe, 0x01]], vec![]),
+        (
+            "an unfinished text",
+            vec![vec![0x81, 0x85, 0, 0, 0, 0, b'a']],
+            vec![],
+        ),
+    ];
+    for (name, frames, expected) in cases {
+        assert_eq!(feed_whole(&frames.concat()), expected, "{name}");
+    }
+}
+
+#[test]
+fn refuses_what_a_client_must_not_send() {
+    let too_big = LIMIT + 1;
+    let cases: Vec<(&str, Vec<Vec<u8>>, FrameError)> = vec![
+        ("a reserved bit", vec![frame(0xc1, "")], FrameError::ReservedBits),
+        (
+            "a data opcode of the future",
+            vec![frame(0x83, "")],
+            FrameError::UnknownOpcode,
+        ),
+        (
+            "a control opcode of the future",
+            vec![frame(0x8b, "")],
+            FrameError::UnknownOpcode,
+        ),
+        (
+            "no mask",
+            vec![frame_as(0x81, Form::Shortest, None, b"a")],
+            FrameError::Unmasked,
+        ),
+        (
+            "half a ping",
+            vec![frame(0x09, "")],
+            FrameError::FragmentedControl,
+        ),
+        (
+            "a long ping",
+            vec![frame(0x89, [0; 126])],
+            FrameError::LongControl,
+        ),
+        (
+            "a continuation of nothing",
+            vec![frame(0x80, "")],
+            FrameError::ContinuationOfNothing,
+        ),
+        (
+            "text in text",
+            vec![frame(0x01, ""), frame(0x81, "")],
+            FrameError::MessageInsideMessage,
+        ),
+        (
+            "binary in text",
+            vec![frame(0x01, ""), frame(0x82, "")],
+            FrameError::MessageInsideMessage,
+        ),
+        (
+            "a length of 64 bits",
+            vec![[&[0x81, 0xff][..], &[0xff; 8]].concat()],
+            FrameError::BadLength,
+        ),
+        ("half a close code", vec![frame(0x88, [3])], FrameError::BadClose),
+        (
+            "a close code for no frame",
+            vec![frame(0x88, [0x03, 0xee])],
+            FrameError::BadClose,
+        ),
+        (
+            "a close code of nobody",
+            vec![frame(0x88, [0x13, 0x88])],
+            FrameError::BadClose,
+        ),
+        ("binary", vec![frame(0x82, "a")], FrameError::Binary),
+        ("no UTF-8", vec![frame(0x81, [0xff])], FrameError::NotUtf8),
+        ("half a character", vec![frame(0x81, [0xc3])], FrameError::NotUtf8),
+        (
+            "no UTF-8 in a first fragment",
+            vec![frame(0x01, [0xff])],
+            FrameError::NotUtf8,
+        ),
+        (
+            "half a character in the end",
+            vec![frame(0x01, "a"), frame(0x80, [0xc3])],
+            FrameError::NotUtf8,
+        ),
+        (
+            "a reason that is no UTF-8",
+            vec![frame(0x88, [3, 232, 0xff])],
+            FrameError::NotUtf8,
+        ),
+        (
+            "too much, said in the header",
+            vec![frame(0x81, vec![b'a'; too_big])[..8].into()],
+            FrameError::TooBig,
+        ),
+        (
+            "too much in sum",
+            vec![frame(0x01, [b'a'; 150]), frame(0x80, [b'a'; 51])],
+            FrameError::TooBig,
+        ),
+    ];
+    for (name, frames, expected) in cases {
+        let mut stream = vec![frame(0x81, "before")];
+        stream.extend(frames);
+        stream.push(frame(0x81, "after"));
+        assert_eq!(
+            feed_whole(&stream.concat()),
+            [text("before"), Told::Error(expected)],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn each_error_has_its_close_code() {
+    assert_eq!(FrameError::Unmasked.code(), 1002);
+    assert_eq!(FrameError::Binary.code(), 1003);
+    assert_eq!(FrameError::NotUtf8.code(), 1007);
+    assert_eq!(FrameError::TooBig.code(), 1009);
+}
+
+#[test]
+fn holds_nothing_between_messages() {
+    assert!(size_of::<Framing>() <= 16);
+    let stream = [
+        frame(0x01, "a"),
+        frame(0x80, "b"),
+        frame(0x89, "1"),
+        frame(0x81, "c"),
+    ]
+    .concat();
+    let mut framing = Framing::new();
+    for byte in &stream {
+        feed(&mut framing, &[*byte], &mut Vec::new());
+    }
+    assert!(framing.is_idle());
+}
+
+#[test]
+fn a_promised_length_costs_nothing() {
+    let mut framing = Framing::new();
+    let mut promise = frame_as(0x81, Form::Long, Some(MASK), &[]);
+    promise[2..10].copy_from_slice(&(1u64 << 40).to_be_bytes());
+    assert_eq!(framing.read(&mut promise, 1 << 50).next(), Ok(None));
+    let held = framing
+        .unfinished
+        .expect("a text is under way")
+        .text
+        .map(|text| text.capacity());
+    assert_eq!(held, Some(0));
+}
+
+#[test]
+fn what_was_not_read_is_handed_back_as_it_came() {
+    let stream = [frame(0x81, "a"), frame(0x01, "b"), frame(0x80, "c")].concat();
+    let mut scratch = stream.clone();
+    let mut framing = Framing::new();
+    let mut reader = framing.read(&mut scratch, LIMIT);
+    assert_eq!(reader.next(), Ok(Some(Message::Text("a"))));
+    assert_eq!(reader.rest(), &stream[7..]);
+    assert_eq!(feed_whole(&stream[7..]), [text("bc")]);
+}
+
+#[test]
+fn after_the_end_nothing_is_read() {
+    let mut framing = Framing::new();
+    feed(&mut framing, &frame(0x88, ""), &mut Vec::new());
+    let mut more = frame(0x81, "a");
+    let mut reader = framing.read(&mut more, LIMIT);
+    assert!(reader.rest().is_empty());
+    assert_eq!(reader.next(), Ok(None));
+}
+
+#[test]
+fn a_run_is_cut_between_frames() {
+    let server_frame = |len: usize| frame_as(0x81, Form::Shortest, None, &vec![b'a'; len]);
+    let run = [
+        server_frame(0),
+        server_frame(125),
+        server_frame(126),
+        server_frame(70_000),
+    ]
+    .concat();
+    let ends = [0, 2, 129, 259, 70_269];
+    assert_eq!(run.len(), ends[4]);
+    for (from, to) in ends.iter().zip(&ends[1..]) {
+        assert_eq!(frame_boundary(&run, *from), *from);
+        assert_eq!(frame_boundary(&run, from + 1), *to);
+        assert_eq!(frame_boundary(&run, *to), *to);
+    }
+    for cut in 0..=run.len().min(300) {
+        assert_eq!(
+            frame_boundary(&run[..cut], cut),
+            cut,
+            "cut short it ends at its end"
+        );
+    }
+}
+
+/// Mostly one message as a client may send it, in fragments with pings between them; sometimes any frame at all.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        8 => ".{0,40}".prop_map(String::into_bytes),
+        1 => "[a-zé]{120,130}".prop_map(String::into_bytes),
+        1 => "[a-z]{195,205}".prop_map(String::into_bytes),
+        1 => vec(any::<u8>(), 0..20),
+    ];
+    let form = select(vec![Form::Shortest, Form::Medium, Form::Long]);
+    let message = (
+        payload.clone(),
+        vec(any::<(u8, bool)>(), 0..4),
+        form.clone(),
+        any::<[u8; 4]>(),
+    );
+    let message = message.prop_map(|(payload, cuts, form, mask)| {
+        let (mut stream, mut rest, mut first) = (Vec::new(), &payload[..], 0x01);
+        for (cut, is_pinged) in cuts {
+            let (fragment, after) = rest.split_at(usize::from(cut) % (rest.len() + 1));
+            stream.extend(frame_as(first, form, Some(mask), fragment));
+            stream.extend(is_pinged.then(|| frame(0x89, [cut])).into_iter().flatten());
+            (rest, first) = (after, 0x00);
+        }
+        stream.extend(frame_as(0x80 | first, form, Some(mask), rest));
+        stream
+    });
+    let first = prop_oneof![4 => select(vec![0x81, 0x01, 0x80, 0x00, 0x82, 0x8a]), 1 => any::<u8>()];
+    let hostile = (first, form, any::<Option<[u8; 4]>>(), payload);
+    let hostile = hostile.prop_map(|(first, form, mask, payload)| {
+        // The one point where tungstenite is more patient: see the module's `LongControl`.
+        let form = if first & 0x08 != 0 { Form::Shortest } else { form };
+        frame_as(first, form, mask, &payload)
+    });
+    let code = prop_oneof![Just(1000), Just(1005), Just(4200), 900..1012u16, 2999..5001u16];
+    let closing = (code, "[a-zé]{0,9}")
+        .prop_map(|(code, reason)| frame(0x88, [&code.to_be_bytes()[..], reason.as_bytes()].concat()));
+    prop_oneof![20 => message, 2 => hostile, 1 => closing]
+}
+
+fn stream() -> impl Strategy<Value = Vec<u8>> {
+    vec(frames(), 0..8).prop_map(|frames| frames.concat())
+}
+
+/// A stream with some bytes overwritten, so that headers and payloads no longer fit.
+fn damaged_stream() -> impl Strategy<Value = Vec<u8>> {
+    (stream(), vec(any::<(u16, u8)>(), 0..4)).prop_map(|(mut stream, damages)| {
+        for (at, byte) in damages {
+            let at = usize::from(at) % stream.len().max(1);
+            stream.get_mut(at).into_iter().for_each(|damaged| *damaged = byte);
+        }
+        stream
+    })
+}
+
+/// An error of tungstenite's, `None` where it is not told apart from others.
+type TheirError = Option<FrameError>;
+
+/// What tungstenite makes of a stream.
+fn second_opinion(stream: &[u8]) -> (Vec<Told>, Option<TheirError>) {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(LIMIT))
+        .max_frame_size(Some(LIMIT));
+    let mut socket = WebSocket::from_raw_socket(Wire(Cursor::new(stream)), Role::Server, Some(config));
+    let mut all = Vec::new();
+    let error = loop {
+        use tungstenite::{Error, Message, protocol::frame::coding::CloseCode};
+        match socket.read() {
+            Ok(Message::Text(text)) => all.push(Told::Text(text.as_str().into())),
+            Ok(Message::Ping(payload)) => all.push(Told::Ping(payload.into())),
+            Ok(Message::Pong(payload)) => all.push(Told::Pong(payload.into())),
+            Ok(Message::Binary(_)) => break Some(FrameError::Binary),
+            Ok(Message::Close(Some(frame)))
+                if frame.code == CloseCode::Protocol && frame.reason.as_str() == "Protocol violation" =>
+            {
+                break Some(FrameError::BadClose);
+            }
+            Ok(Message::Close(frame)) => {
+                all.push(Told::Close(frame.map(|frame| frame.code.into())));
+                return (all, None);
+            }
+            Ok(Message::Frame(_)) => unreachable!("never read, only written"),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return (all, None),
+            Err(Error::Utf8(_)) => break Some(FrameError::NotUtf8),
+            Err(Error::Capacity(_)) => break Some(FrameError::TooBig),
+            Err(_) => break None,
+        }
+    };
+    (all, Some(error))
+}
+
+/// A socket whose other side has sent a stream and now waits; what is written to it is lost.
+struct Wire<'a>(Cursor<&'a [u8]>);
+
+impl Read for Wire<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(into)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            len => Ok(len),
+        }
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The messages, and the error after them if there is one.
+fn split_error(mut all: Vec<Told>) -> (Vec<Told>, Option<FrameError>) {
+    match all.pop_if(|last| matches!(last, Told::Error(_))) {
+        Some(Told::Error(error)) => (all, Some(error)),
+        _ => (all, None),
+    }
+}
+
+fn same<T: PartialEq + Debug>(ours: T, theirs: T) -> Result<(), TestCaseError> {
+    prop_assert_eq!(ours, theirs);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pieces_do_not_matter(stream in damaged_stream(), cuts in vec(1..9usize, 1..40)) {
+        let (mut framing, mut all, mut rest) = (Framing::new(), Vec::new(), &stream[..]);
+        for cut in cuts.iter().cycle() {
+            let (piece, after) = rest.split_at((*cut).min(rest.len()));
+            feed(&mut framing, piece, &mut all);
+            rest = after;
+            if rest.is_empty() { break }
+        }
+        same(all, feed_whole(&stream))?;
+    }
+
+    #[test]
+    fn pauses_do_not_matter(stream in damaged_stream(), piece in 1..60usize) {
+        let (mut framing, mut all, mut kept) = (Framing::new(), Vec::new(), Vec::new());
+        for piece in stream.chunks(piece) {
+            kept.extend_from_slice(piece);
+            // One message a reading, as a socket reads whose shard has no room.
+            let mut reader = framing.read(&mut kept, LIMIT);
+            all.extend(reader.next().transpose().map(told));
+            kept = reader.rest().to_vec();
+        }
+        feed(&mut framing, &kept, &mut all);
+        same(all, feed_whole(&stream))?;
+    }
+
+    #[test]
+    fn tungstenite_agrees_on_whole_frames(stream in stream()) {
+        let (ours, error) = split_error(feed_whole(&stream));
+        let (theirs, their_error) = second_opinion(&stream);
+        match error {
+            // Here binary is refused at its first fragment, there it is read to its end.
+            Some(FrameError::Binary) => prop_assert!(theirs.starts_with(&ours)),
+            Some(error @ (FrameError::NotUtf8 | FrameError::TooBig | FrameError::BadClose)) => {
+                same(ours, theirs)?;
+                prop_assert!(matches!(their_error, Some(None)) || their_error == Some(Some(error)));
+            }
+            _ => {
+                same(ours, theirs)?;
+                prop_assert_eq!(error.is_some(), their_error.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn tungstenite_agrees_on_damaged_streams(stream in damaged_stream()) {
+        let (mut ours, mut error) = split_error(feed_whole(&stream));
+        // Registered after tungstenite's list was made.
+        if ours.pop_if(|last| *last == Told::Close(Some(1014))).is_some() {
+            error = Some(FrameError::BadClose);
+        }
+        let (theirs, their_error) = second_opinion(&stream);
+        match error {
+            Some(FrameError::Binary | FrameError::LongControl) => prop_assert!(theirs.starts_with(&ours)),
+            // It may still wait for the payload of the frame whose header is refused here.
+            Some(_) => same(ours, theirs)?,
+            None => {
+                same(ours, theirs)?;
+                prop_assert_eq!(their_error, None);
+            }
+        }
+    }
+}
