@@ -1,0 +1,218 @@
+//! Signatures of requests to the HTTP API: the parameters that carry them, and the text that was signed.
+//!
+//! Pure: the body's hash and the time are arguments, and no app is looked up. Client libraries differ in what they
+//! escape before they sign, and stacks under them in what they escape afterwards, so there is not one text but a few
+//! candidates.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+use thiserror::Error;
+
+use super::auth;
+
+/// How far the clocks of client and server may be apart, in seconds.
+pub const CLOCK_DIFFERENCE_MAX_S: u64 = 600;
+
+/// What a request says of its own signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestAuth<'a> {
+    /// `auth_key`: by which the secret is found.
+    pub key: Cow<'a, str>,
+    timestamp_s: i64,
+    body_md5: Option<Cow<'a, str>>,
+    signature: Cow<'a, str>,
+}
+
+/// Why a request is not believed. Its text is for the 401 answer.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RequestAuthError {
+    /// A parameter that every signed request has is not there.
+    #[error("Query parameter {0} is missing")]
+    Missing(&'static str),
+    /// Two of them leave open which one counts.
+    #[error("Query parameter {0} is given more than once")]
+    Repeated(&'static str),
+    /// `auth_version` is not `1.0`.
+    #[error("auth_version must be 1.0")]
+    Version,
+    /// `auth_timestamp` is no number.
+    #[error("auth_timestamp must be an integer, in seconds")]
+    Timestamp,
+    /// The request is too old, or from the future.
+    #[error(
+        "auth_timestamp {timestamp_s} is more than {CLOCK_DIFFERENCE_MAX_S} seconds from the server's time {now_s}"
+    )]
+    Expired {
+        /// As sent.
+        timestamp_s: i64,
+        /// As it is.
+        now_s: i64,
+    },
+    /// A body came without its hash.
+    #[error("body_md5 is missing: it is required for a request with a body")]
+    BodyHashMissing,
+    /// The hash is that of another body.
+    #[error("body_md5 does not match the MD5 of the body received")]
+    BodyHash,
+    /// The secret gives another signature for every text that the request may have signed.
+    #[error("Invalid signature: expected HMAC SHA256 hex digest of {signed:?}")]
+    Signature {
+        /// The text that a client by the book would have signed. It holds no secret.
+        signed: String,
+    },
+}
+
+impl<'a> RequestAuth<'a> {
+    /// Finds the parameters in the raw query, the part of the target after `?`.
+    pub fn parse(query: &'a str) -> Result<RequestAuth<'a>, RequestAuthError> {
+        if required(query, "auth_version")? != "1.0" {
+            return Err(RequestAuthError::Version);
+        }
+        let timestamp = required(query, "auth_timestamp")?;
+        Ok(RequestAuth {
+            key: required(query, "auth_key")?,
+            timestamp_s: timestamp.parse().map_err(|_| RequestAuthError::Timestamp)?,
+            body_md5: parameter(query, "body_md5")?,
+            signature: required(query, "auth_signature")?,
+        })
+    }
+
+    /// Whether the request is of these minutes. `now_s` is Unix time.
+    pub fn check_time(&self, now_s: i64) -> Result<(), RequestAuthError> {
+        if self.timestamp_s.abs_diff(now_s) > CLOCK_DIFFERENCE_MAX_S {
+            return Err(RequestAuthError::Expired {
+                timestamp_s: self.timestamp_s,
+                now_s,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether the request's hash is that of the body that came. A hash of no body is checked too: the Python library
+    /// sends one with every GET.
+    pub fn check_body(&self, body_md5: [u8; 16], body_is_empty: bool) -> Result<(), RequestAuthError> {
+        match &self.body_md5 {
+            None if body_is_empty => Ok(()),
+            None => Err(RequestAuthError::BodyHashMissing),
+            Some(claimed) if claimed.eq_ignore_ascii_case(&hex::encode(body_md5)) => Ok(()),
+            Some(_) => Err(RequestAuthError::BodyHash),
+        }
+    }
+
+    /// Whether one of the texts that the request may have signed gives its signature. The comparison takes the same time
+    /// wherever they differ. `path` and `query` are raw, as received; `prefix` is the part of the path under which a
+    /// proxy serves us.
+    pub fn verify(
+        &self,
+        secret: &str,
+        method: &str,
+        path: &str,
+        query: &str,
+        prefix: Option<&str>,
+    ) -> Result<(), RequestAuthError> {
+        let mut candidates = strings_to_sign(method, path, query, prefix);
+        if candidates
+            .iter()
+            .any(|text| auth::verify(secret, text, &self.signature))
+        {
+            return Ok(());
+        }
+        Err(RequestAuthError::Signature {
+            signed: candidates.swap_remove(0),
+        })
+    }
+}
+
+/// The texts that a client may have signed for a request, the likeliest first, each once, at least one: for every form of
+/// the path every form of the query.
+pub fn strings_to_sign(method: &str, path: &str, query: &str, prefix: Option<&str>) -> Vec<String> {
+    let method = method.to_ascii_uppercase();
+    let queries =
+        [Values::Decoded, Values::Raw, Values::PlusIsSpace].map(|values| signed_query(query, values));
+    let mut candidates = Vec::new();
+    for path in signed_paths(path, prefix) {
+        for query in &queries {
+            let text = format!("{method}\n{path}\n{query}");
+            if !candidates.contains(&text) {
+                candidates.push(text);
+            }
+        }
+    }
+    candidates
+}
+
+/// How the values of the query are read before they are joined.
+#[derive(Clone, Copy)]
+enum Values {
+    /// `%XX` only: PHP escapes, but signs what it had before.
+    Decoded,
+    /// As they came: Node and Go send what they signed.
+    Raw,
+    /// `%XX`, and `+` as a space: form encoding.
+    PlusIsSpace,
+}
+
+fn signed_query(query: &str, values: Values) -> String {
+    let read = |text| match values {
+        Values::Decoded => decoded(text),
+        Values::Raw => Cow::Borrowed(text),
+        Values::PlusIsSpace => Cow::Owned(decoded(&str::replace(text, "+", " ")).into_owned()),
+    };
+    let mut pairs: Vec<(String, Cow<'_, str>)> = pairs(query)
+        .map(|(key, value)| (read(key).to_ascii_lowercase(), read(value)))
+        .filter(|(key, _)| key != "auth_signature")
+        .collect();
+    // Stable: a key given twice keeps its order.
+    pairs.sort_by(|left, right| left.0.cmp(&right.0));
+    let pairs: Vec<String> = pairs
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    pairs.join("&")
+}
+
+/// The path as received, then with the prefix (or, if it has it, without it); each also decoded.
+fn signed_paths(path: &str, prefix: Option<&str>) -> Vec<String> {
+    let mut paths = vec![path.to_owned()];
+    if let Some(prefix) = prefix
+        .map(|prefix| prefix.trim_end_matches('/'))
+        .filter(|prefix| !prefix.is_empty())
+    {
+        paths.push(match path.strip_prefix(prefix) {
+            Some(rest) if rest.starts_with('/') => rest.to_owned(),
+            _ => format!("{prefix}{path}"),
+        });
+    }
+    paths
+        .iter()
+        .flat_map(|path| [path.clone(), decoded(path).into_owned()])
+        .collect()
+}
+
+fn required<'a>(query: &'a str, name: &'static str) -> Result<Cow<'a, str>, RequestAuthError> {
+    parameter(query, name)?.ok_or(RequestAuthError::Missing(name))
+}
+
+fn parameter<'a>(query: &'a str, name: &'static str) -> Result<Option<Cow<'a, str>>, RequestAuthError> {
+    let mut found = pairs(query).filter(|(key, _)| decoded(key).eq_ignore_ascii_case(name));
+    let value = found.next().map(|(_, value)| decoded(value));
+    match found.next() {
+        Some(_) => Err(RequestAuthError::Repeated(name)),
+        None => Ok(value),
+    }
+}
+
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// Without its `%XX`; as it was, if that gives no UTF-8.
+fn decoded(text: &str) -> Cow<'_, str> {
+    percent_decode_str(text)
+        .decode_utf8()
+        .unwrap_or(Cow::Borrowed(text))
+}
