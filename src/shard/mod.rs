@@ -1,3 +1,4 @@
 //! To be described.
 
 pub mod framing;
+pub mod wheel;

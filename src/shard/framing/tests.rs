@@ -93,7 +93,7 @@ fn text(text: &str) -> Told {
 #[test]
 fn reads_what_a_client_may_send() {
     let long = "x".repeat(126);
-    let cases: Vec<(&str, Vec<Vec<u8>>, Vec<Told>)> = vec![
+    let cases = [
         ("nothing", vec![], vec![]),
         ("a text", vec![frame(0x81, "{}")], vec![text("{}")]),
         ("an empty text", vec![frame(0x81, "")], vec![text("")]),
@@ -168,7 +168,7 @@ fn reads_what_a_client_may_send() {
 #[test]
 fn refuses_what_a_client_must_not_send() {
     let too_big = LIMIT + 1;
-    let cases: Vec<(&str, Vec<Vec<u8>>, FrameError)> = vec![
+    let cases = [
         ("a reserved bit", vec![frame(0xc1, "")], FrameError::ReservedBits),
         (
             "a data opcode of the future",
