@@ -303,7 +303,7 @@ fn as_json_it_is_what_prom_client_writes() {
         samples.iter().filter(move |sample| sample["metricName"] == *name)
     };
     assert_eq!(named("bucket").count(), 15);
-    assert_eq!(named("bucket").last().unwrap()["labels"]["le"], "+Inf");
+    assert_eq!(named("bucket").next_back().unwrap()["labels"]["le"], "+Inf");
     assert_eq!(named("sum").next().unwrap()["value"], 1.5);
     assert_eq!(named("count").next().unwrap()["value"], 1);
 }

@@ -1,1 +1,5 @@
 //! To be described.
+
+pub mod admin;
+pub mod health;
+pub mod usage;
