@@ -1,7 +1,9 @@
 //! Why sockets end and connections fail: the closed lists behind the labels `reason` and `error_type`.
 //!
 //! An enum, so that no text from outside can become a label, and every value is there at 0 from the start.
-//! Not here: close codes (`protocol/code.rs`); several reasons share a code.
+//! Not here: what the client is told (`protocol/code.rs`).
+
+use crate::protocol::CloseCode;
 
 /// Declares an enum whose variants are label values.
 macro_rules! labels {
@@ -56,7 +58,7 @@ labels! {
         /// Refused: the app accepts TLS only.
         TlsOnly = "tls_only",
         /// Refused: no app has this key.
-        UnknownApp = "unknown_app",
+        NoSuchApp = "no_such_app",
         /// Refused, or closed later: the app is switched off.
         AppDisabled = "app_disabled",
         /// Refused: the app has as many sockets as it may.
@@ -64,11 +66,11 @@ labels! {
         /// Refused: this node has as many sockets, or as little memory, as it bears.
         OverCapacity = "over_capacity",
         /// Refused: no such path.
-        UnknownPath = "unknown_path",
+        NoSuchPath = "no_such_path",
         /// Refused: a protocol version that is missing, malformed or not spoken here.
         UnsupportedProtocol = "unsupported_protocol",
         /// Refused: the app does not allow this `Origin`.
-        Origin = "origin",
+        OriginNotAllowed = "origin_not_allowed",
         /// Our own fault: its session panicked.
         Internal = "internal",
     }
@@ -91,5 +93,35 @@ labels! {
         Refused = "refused",
         /// The system reported an error on an established socket.
         Io = "io",
+    }
+}
+
+impl From<CloseCode> for CloseReason {
+    /// The reason for a close that we began with `code`. One code does not say enough: a drain tells
+    /// established sockets [`CloseCode::Reconnect`], and is to be counted as [`CloseReason::Drain`].
+    fn from(code: CloseCode) -> CloseReason {
+        match code {
+            CloseCode::ProtocolError | CloseCode::UnsupportedData | CloseCode::InvalidText => {
+                CloseReason::ProtocolError
+            }
+            CloseCode::TooBig => CloseReason::TooBig,
+            CloseCode::TlsOnly => CloseReason::TlsOnly,
+            CloseCode::NoSuchApp => CloseReason::NoSuchApp,
+            CloseCode::AppDisabled => CloseReason::AppDisabled,
+            CloseCode::OverQuota => CloseReason::OverQuota,
+            CloseCode::NoSuchPath => CloseReason::NoSuchPath,
+            CloseCode::BadVersion | CloseCode::UnsupportedProtocol | CloseCode::NoProtocol => {
+                CloseReason::UnsupportedProtocol
+            }
+            CloseCode::OriginNotAllowed => CloseReason::OriginNotAllowed,
+            CloseCode::Terminated => CloseReason::Terminated,
+            CloseCode::AuthTimeout => CloseReason::AuthTimeout,
+            CloseCode::OverCapacity => CloseReason::OverCapacity,
+            CloseCode::Draining => CloseReason::Drain,
+            CloseCode::SlowConsumer => CloseReason::Slow,
+            CloseCode::Reconnect => CloseReason::Reconnect,
+            CloseCode::NoPong => CloseReason::PongTimeout,
+            CloseCode::Idle => CloseReason::Idle,
+        }
     }
 }

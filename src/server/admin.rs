@@ -33,14 +33,17 @@ use crate::metrics::{Metrics, Snapshot, TEXT_CONTENT_TYPE};
 
 const JSON: &str = "application/json";
 
+/// Looks an app up by id, without I/O: whether it is switched on, or `None` if there is none.
+pub type AppEnabled = dyn Fn(&str) -> Option<bool> + Send + Sync;
+
 /// What the port shows.
 pub struct AdminState {
     /// The figures behind `/metrics`.
     pub metrics: Arc<Metrics>,
     /// The state behind the probes.
     pub health: Arc<Health>,
-    /// Looks an app up by id, without I/O: whether it is switched on, or `None` if there is none.
-    pub app_enabled: Box<dyn Fn(&str) -> Option<bool> + Send + Sync>,
+    /// For `/up/APP_ID`.
+    pub app_enabled: Box<AppEnabled>,
     /// Counts what is true now, for the gauges; called by each scrape, on a thread that may be held.
     pub snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
 }

@@ -166,7 +166,7 @@ pub fn answer(path: &str, state: HealthState, app_enabled: impl Fn(&str) -> Opti
             let app_id = percent_decode_str(app_id).decode_utf8().ok()?;
             let mut causes = ready();
             match app_enabled(&app_id) {
-                None => up(StatusCode::NOT_FOUND, vec!["unknown_app"]),
+                None => up(StatusCode::NOT_FOUND, vec!["no_such_app"]),
                 Some(true) => up(yes_or_no(state.is_ready()), causes),
                 Some(false) => {
                     causes.push("app_disabled");
@@ -297,7 +297,9 @@ mod tests {
         let health = ready();
         health.drain();
         health.started();
-        Trouble::ALL.iter().for_each(|trouble| health.set(*trouble, false));
+        Trouble::ALL
+            .iter()
+            .for_each(|trouble| health.set(*trouble, false));
         assert!(health.state().is_draining());
         assert_eq!(status("/ready", &health), 503);
     }
@@ -327,7 +329,7 @@ mod tests {
             assert_eq!(status(path, &health), expected, "{path}");
         }
         assert_eq!(causes("/up/off", &health), ["app_disabled"]);
-        assert_eq!(causes("/up/none", &health), ["unknown_app"]);
+        assert_eq!(causes("/up/none", &health), ["no_such_app"]);
     }
 
     #[test]
