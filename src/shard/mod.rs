@@ -1,4 +1,5 @@
 //! To be described.
 
 pub mod framing;
+pub mod outbox;
 pub mod wheel;
