@@ -1,1 +1,183 @@
-//! To be described.
+//! Who is here: the channels of every app on this node, and the inboxes of the shards that own the sockets.
+//!
+//! No I/O and no await. Its locks are plain and short; never two channels' at once. The order in which locks are
+//! taken: stripe of the directory → nothing; channel → cache index or inbox. [`Hub::enter`] and [`Hub::visit`] run a
+//! step under one channel's lock: what the step pushes into inboxes is what all subscribers agree on as the order of
+//! events. Knows nothing of other nodes, of HTTP, of what a message means.
+
+pub mod cache;
+pub mod channel;
+pub mod inbox;
+pub mod namespace;
+pub mod presence;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use cache::CachedEvent;
+use channel::{Channel, ChannelState, Topic};
+use inbox::Inboxes;
+use namespace::Namespace;
+
+use crate::app::App;
+use crate::metrics::Metrics;
+use crate::protocol::frame::Frame;
+
+/// All that is connected to this node.
+#[derive(Debug)]
+pub struct Hub {
+    namespaces: RwLock<HashMap<Arc<str>, Arc<Namespace>>>,
+    inboxes: Inboxes,
+}
+
+impl Hub {
+    /// An empty directory in front of these inboxes.
+    pub fn new(inboxes: Inboxes) -> Self {
+        Hub {
+            namespaces: RwLock::default(),
+            inboxes,
+        }
+    }
+
+    /// The inboxes of the shards.
+    pub fn inboxes(&self) -> &Inboxes {
+        &self.inboxes
+    }
+
+    /// This app's part of the directory, made when it is first asked for.
+    pub fn namespace(&self, app: &Arc<App>, metrics: &Metrics) -> Arc<Namespace> {
+        let id = app.id();
+        let known = self
+            .namespaces
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned();
+        known.unwrap_or_else(|| {
+            let mut namespaces = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Namespace::new(app.clone(), metrics.app(id)));
+            namespaces.entry(id.into()).or_insert_with(new).clone()
+        })
+    }
+
+    /// Every app that was ever asked for.
+    pub fn namespaces(&self) -> Vec<Arc<Namespace>> {
+        self.namespaces
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// Takes a step under the lock of this channel, which is made if there is none.
+    pub fn enter<R>(
+        &self,
+        namespace: &Namespace,
+        topic: &Topic,
+        mut step: impl FnMut(&Arc<Channel>, &mut ChannelState) -> R,
+    ) -> R {
+        loop {
+            let found = namespace.stripe(topic).get(topic).cloned();
+            let channel = found.unwrap_or_else(|| {
+                let shards = self.inboxes.all().len();
+                let new = Arc::new(Channel::new(topic.clone(), namespace.metrics.clone(), shards));
+                namespace
+                    .stripe(topic)
+                    .entry(topic.clone())
+                    .or_insert(new)
+                    .clone()
+            });
+            if let Some(answer) = self.step(namespace, &channel, &mut step) {
+                return answer;
+            }
+        }
+    }
+
+    /// Takes a step under the lock of this channel if there is one.
+    pub fn visit<R>(
+        &self,
+        namespace: &Namespace,
+        topic: &Topic,
+        mut step: impl FnMut(&Arc<Channel>, &mut ChannelState) -> R,
+    ) -> Option<R> {
+        loop {
+            let channel = namespace.stripe(topic).get(topic).cloned()?;
+            if let Some(answer) = self.step(namespace, &channel, &mut step) {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// As [`Hub::visit`], for who holds the channel already. `None` if it was removed meanwhile, which cannot happen
+    /// to a channel with a subscriber.
+    pub fn step<R>(
+        &self,
+        namespace: &Namespace,
+        channel: &Arc<Channel>,
+        step: impl FnOnce(&Arc<Channel>, &mut ChannelState) -> R,
+    ) -> Option<R> {
+        let mut state = channel.lock();
+        if state.dead {
+            return None;
+        }
+        let answer = step(channel, &mut state);
+        if state.is_empty() {
+            state.dead = true;
+            drop(state);
+            // Between the two locks somebody may have replaced it in the directory: then that one stays.
+            let mut stripe = namespace.stripe(&channel.topic);
+            if stripe
+                .get(&channel.topic)
+                .is_some_and(|current| Arc::ptr_eq(current, channel))
+            {
+                stripe.remove(&channel.topic);
+            }
+        }
+        Some(answer)
+    }
+
+    /// Stores the last event of a cache channel; called under its lock.
+    pub fn store_cached(
+        &self,
+        namespace: &Namespace,
+        channel: &Arc<Channel>,
+        state: &mut ChannelState,
+        frame: Frame,
+        now: Instant,
+    ) {
+        let expires = now + namespace.app.limits.cache_ttl;
+        let event: CachedEvent = namespace
+            .cache()
+            .store(channel, frame, expires, state.cached.as_ref());
+        state.cached = Some(event);
+    }
+
+    /// Drops cached events that have expired, and the oldest while the app holds more than it may. Called after a
+    /// store, with no lock held, and every now and then.
+    pub fn trim_cache(&self, namespace: &Namespace, now: Instant) {
+        let bytes_max = namespace.app.limits.cache_bytes_max;
+        loop {
+            let oldest = namespace.cache().pop(now, bytes_max);
+            let Some((channel, stamp)) = oldest else { return };
+            self.step(namespace, &channel, |_, state| {
+                if state.cached.as_ref().is_some_and(|event| event.stamp == stamp) {
+                    state.cached = None;
+                }
+            });
+        }
+    }
+
+    /// All channels of an app with a look at each, one lock at a time.
+    pub fn survey<R>(
+        &self,
+        namespace: &Namespace,
+        mut look: impl FnMut(&Channel, &mut ChannelState) -> Option<R>,
+    ) -> Vec<R> {
+        namespace
+            .channels()
+            .filter_map(|channel| look(&channel, &mut channel.lock()))
+            .collect()
+    }
+}

@@ -14,6 +14,7 @@ const LATENCY_BUCKETS_MS: [f64; 14] = [
 ];
 
 /// Handles of one app's counters. Cheap to add to, from any thread; no look-up on the way.
+#[derive(Debug)]
 pub struct AppMetrics {
     /// Sockets that were established.
     pub new_connections_total: IntCounter,

@@ -1,1 +1,94 @@
-//! To be described.
+//! Where both ways meet: what sockets ask for and what the HTTP API asks for become changes of the hub, frames, and
+//! entries in the shards' inboxes.
+//!
+//! Every call is synchronous and short, and may come from any thread. Only [`Node::permission_to_publish`] waits; it
+//! is asked for before a publication begins, outside any lock. Knows nothing of sockets' bytes, of HTTP or of JSON
+//! that came in.
+
+mod duties;
+mod membership;
+mod publish;
+mod queries;
+mod users;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use membership::{Joiner, Refused};
+pub use publish::{Busy, Publication};
+pub use queries::{CachedEvent, ChannelDetail, ChannelSummary};
+
+use crate::app::{App, Apps};
+use crate::hub::Hub;
+use crate::hub::channel::{Channel, ChannelState};
+use crate::hub::inbox::{Broadcast, Delivery, Entry, Inboxes};
+use crate::hub::namespace::Namespace;
+use crate::metrics::Metrics;
+use crate::protocol::frame::Frame;
+use crate::protocol::socket_id::SocketId;
+
+/// This process: the apps it serves, who is connected, and what is due later.
+#[derive(Debug)]
+pub struct Node {
+    apps: Apps,
+    hub: Hub,
+    metrics: Arc<Metrics>,
+    duties: duties::Duties,
+}
+
+impl Node {
+    /// A node that serves these apps with the shards behind these inboxes.
+    pub fn new(apps: Apps, inboxes: Inboxes, metrics: Arc<Metrics>) -> Self {
+        Node {
+            apps,
+            hub: Hub::new(inboxes),
+            metrics,
+            duties: duties::Duties::default(),
+        }
+    }
+
+    /// The apps.
+    pub fn apps(&self) -> &Apps {
+        &self.apps
+    }
+
+    /// The inboxes of the shards.
+    pub fn inboxes(&self) -> &Inboxes {
+        self.hub.inboxes()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// An app's part of the directory.
+    pub fn namespace(&self, app: &Arc<App>) -> Arc<Namespace> {
+        self.hub.namespace(app, &self.metrics)
+    }
+
+    /// Sockets that are connected to this app.
+    pub fn connections(&self, app: &App) -> usize {
+        app.connections()
+    }
+}
+
+/// Pushes one frame to every shard with a subscriber; called under the channel's lock.
+fn push_to_audience(
+    delivery: &mut Delivery<'_>,
+    channel: &Arc<Channel>,
+    state: &ChannelState,
+    frame: &Frame,
+    except: Option<SocketId>,
+    published: Instant,
+) {
+    for shard in state.audience() {
+        let broadcast = Broadcast {
+            channel: channel.clone(),
+            frame: frame.clone(),
+            except,
+            published,
+        };
+        delivery.push(shard, Entry::Broadcast(broadcast));
+    }
+}

@@ -95,6 +95,15 @@ impl Frame {
         self.0
     }
 
+    /// The `data` of the event in it, if it holds one whose data is a string.
+    pub fn event_data(&self) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Event {
+            data: String,
+        }
+        serde_json::from_slice::<Event>(self.payload()).ok().map(|event| event.data)
+    }
+
     /// What follows the header.
     pub fn payload(&self) -> &[u8] {
         let header = header_length(&self.0).expect("every constructor writes a whole header");

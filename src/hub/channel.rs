@@ -1,0 +1,233 @@
+//! One channel on this node: subscribers per shard, members, the last event, and the pacing of its counts.
+//!
+//! Plain data under the channel's short lock ([`super::Hub`]). Everything answers with what changed; telling anybody
+//! is the node's part, in the same locked step, so that all see one order.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use super::cache::CachedEvent;
+use super::inbox::ShardIndex;
+use super::presence::Presence;
+use crate::metrics::AppMetrics;
+use crate::protocol::channel_name::ChannelName;
+
+/// Tells channels apart by a number; never given twice in one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelKey(u64);
+
+/// What names a channel in the directory. Users and watches are channels too: to sign in is to join one, an event to
+/// a user is a publication, and a watcher hears of a user like a subscriber.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// A channel of the app; `#server-to-user-ID` is the channel of the sockets signed in as ID.
+    Channel(ChannelName),
+    /// Those whose watchlist names this user.
+    Watch(Arc<str>),
+}
+
+/// One channel of one app.
+#[derive(Debug)]
+pub struct Channel {
+    /// Its number.
+    pub key: ChannelKey,
+    /// Its name.
+    pub topic: Topic,
+    /// Where its traffic is counted.
+    pub metrics: Arc<AppMetrics>,
+    state: Mutex<ChannelState>,
+}
+
+impl Channel {
+    pub(super) fn new(topic: Topic, metrics: Arc<AppMetrics>, shards: usize) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Channel {
+            key: ChannelKey(NEXT.fetch_add(1, Ordering::Relaxed)),
+            topic,
+            metrics,
+            state: Mutex::new(ChannelState::new(shards)),
+        }
+    }
+
+    /// The name that clients know, unless it is hidden from them.
+    pub fn name(&self) -> Option<&ChannelName> {
+        match &self.topic {
+            Topic::Channel(name) => Some(name),
+            Topic::Watch(_) => None,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, ChannelState> {
+        // A panicking holder leaves plain counters behind; a channel that nobody can lock again would be worse.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What changes under the channel's lock.
+#[derive(Debug)]
+pub struct ChannelState {
+    /// Removed from the directory: whoever still holds it must look again.
+    pub(super) dead: bool,
+    subscribers: SmallVec<[u32; 4]>,
+    total: usize,
+    /// Members, on presence channels.
+    pub presence: Presence,
+    /// The last event, on cache channels.
+    pub cached: Option<CachedEvent>,
+    /// When counts are told.
+    pub counts: CountPacing,
+    /// On a watch: the user that is watched.
+    pub watched: Watched,
+}
+
+impl ChannelState {
+    fn new(shards: usize) -> Self {
+        ChannelState {
+            dead: false,
+            subscribers: SmallVec::from_elem(0, shards),
+            total: 0,
+            presence: Presence::default(),
+            cached: None,
+            counts: CountPacing::default(),
+            watched: Watched::default(),
+        }
+    }
+
+    /// Sockets subscribed on this node.
+    pub fn subscription_count(&self) -> usize {
+        self.total
+    }
+
+    /// One subscriber more. True if it is the first: the channel is occupied.
+    pub fn add(&mut self, shard: ShardIndex) -> bool {
+        self.subscribers[usize::from(shard)] += 1;
+        self.total += 1;
+        self.total == 1
+    }
+
+    /// One subscriber less. True if it was the last: the channel is vacated.
+    pub fn remove(&mut self, shard: ShardIndex) -> bool {
+        self.subscribers[usize::from(shard)] -= 1;
+        self.total -= 1;
+        self.total == 0
+    }
+
+    /// The shards with subscribers.
+    pub fn audience(&self) -> impl Iterator<Item = ShardIndex> + '_ {
+        let counted = self.subscribers.iter().enumerate();
+        counted
+            .filter(|(_, subscribers)| **subscribers > 0)
+            .map(|(shard, _)| shard as ShardIndex)
+    }
+
+    /// The cached event, unless it has expired.
+    pub fn cached_at(&self, now: Instant) -> Option<&CachedEvent> {
+        self.cached.as_ref().filter(|event| event.expires > now)
+    }
+
+    /// Whether nothing is left that would make it worth keeping.
+    pub(super) fn is_empty(&self) -> bool {
+        self.total == 0 && self.cached.is_none() && self.watched.is_forgotten()
+    }
+}
+
+/// Above this many subscribers a channel's count is told at most once per [`COUNT_INTERVAL`].
+const COUNT_PACED_ABOVE: usize = 100;
+/// See [`COUNT_PACED_ABOVE`].
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// When a change of the subscription count is told: each one on a small channel, on a big one at most one in five
+/// seconds with the final value always told.
+#[derive(Debug, Default)]
+pub struct CountPacing {
+    told: Option<(Instant, usize)>,
+    waiting: bool,
+}
+
+/// What to do about a changed count.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CountTelling {
+    /// Tell it now.
+    Now,
+    /// Ask again ([`CountPacing::due`]) then; nobody else has been told to.
+    At(Instant),
+    /// It is not to be told, or will be at a time already set.
+    No,
+}
+
+impl CountPacing {
+    /// The count changed to `count`.
+    pub fn changed(&mut self, count: usize, now: Instant) -> CountTelling {
+        if self.waiting {
+            return CountTelling::No;
+        }
+        match self.told {
+            Some((at, _)) if count > COUNT_PACED_ABOVE && now < at + COUNT_INTERVAL => {
+                self.waiting = true;
+                CountTelling::At(at + COUNT_INTERVAL)
+            }
+            _ => {
+                self.told = Some((now, count));
+                CountTelling::Now
+            }
+        }
+    }
+
+    /// The time set by [`CountTelling::At`] has come. True if `count` is to be told.
+    pub fn due(&mut self, count: usize, now: Instant) -> bool {
+        self.waiting = false;
+        let news = self.told.is_none_or(|(_, told)| told != count);
+        if news {
+            self.told = Some((now, count));
+        }
+        news
+    }
+}
+
+/// A user as the watchers see it: online with the first signed-in socket, offline a grace after the last one went, so
+/// that a page reload is silent.
+#[derive(Debug, Default)]
+pub struct Watched {
+    sockets: u32,
+    shown_online: bool,
+    offline_at: Option<Instant>,
+}
+
+impl Watched {
+    /// What the watchers have been told last.
+    pub fn is_online(&self) -> bool {
+        self.shown_online
+    }
+
+    /// A socket signed in. True if the watchers are to hear that the user is online.
+    pub fn signed_in(&mut self) -> bool {
+        self.sockets += 1;
+        self.offline_at = None;
+        !std::mem::replace(&mut self.shown_online, true)
+    }
+
+    /// A signed-in socket went. The answer is when to ask [`Watched::offline_due`], if at all.
+    pub fn signed_out(&mut self, now: Instant, grace: Duration) -> Option<Instant> {
+        self.sockets -= 1;
+        if self.sockets == 0 {
+            self.offline_at = Some(now + grace);
+        }
+        self.offline_at
+    }
+
+    /// The grace may be over. True if the watchers are to hear that the user is offline.
+    pub fn offline_due(&mut self, now: Instant) -> bool {
+        if self.offline_at.is_none_or(|at| now < at) {
+            return false;
+        }
+        self.offline_at = None;
+        std::mem::replace(&mut self.shown_online, false)
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.sockets == 0 && !self.shown_online
+    }
+}

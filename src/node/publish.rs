@@ -1,0 +1,107 @@
+//! Publishing: encoded once, then one inbox entry for each shard with subscribers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Node, push_to_audience};
+use crate::app::App;
+use crate::hub::channel::{Channel, Topic};
+use crate::hub::namespace::Namespace;
+use crate::protocol::channel_name::ChannelName;
+use crate::protocol::frame::Frame;
+use crate::protocol::EncodedEvent;
+use crate::protocol::socket_id::SocketId;
+
+/// How long a publisher waits for the shards to come below their marks before it is refused.
+const PERMISSION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The shards were above their marks for longer than a publisher may wait. Nothing was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server is busy: events are published faster than they can be delivered; try again")]
+pub struct Busy;
+
+/// An event that is to reach the subscribers of one or more channels.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Where to. No channel twice.
+    pub channels: Vec<ChannelName>,
+    /// The event's name.
+    pub event: String,
+    /// The event's data, as the text that subscribers get.
+    pub data: String,
+    /// The socket that does not get it.
+    pub except: Option<SocketId>,
+}
+
+impl Node {
+    /// Whether a publication may begin at once.
+    pub fn may_publish(&self) -> bool {
+        self.inboxes().all().iter().all(|inbox| inbox.has_room())
+    }
+
+    /// Waits until a publication may begin. For sockets, which are not read meanwhile.
+    pub async fn room_to_publish(&self) {
+        for inbox in self.inboxes().all() {
+            inbox.room().await;
+        }
+    }
+
+    /// Waits until a publication may begin, but not for ever. For the HTTP API.
+    pub async fn permission_to_publish(&self) -> Result<(), Busy> {
+        if self.may_publish() {
+            return Ok(());
+        }
+        self.metrics.inbox_waits_total.inc();
+        let room = tokio::time::timeout(PERMISSION_TIMEOUT, self.room_to_publish());
+        room.await.map_err(|_| {
+            self.metrics.publish_refused_total.inc();
+            Busy
+        })
+    }
+
+    /// Publishes to every channel named, in their order. What was published before this call returns is ahead of
+    /// what is published after it, for every subscriber.
+    pub fn publish(&self, app: &Arc<App>, publication: &Publication) {
+        let namespace = self.namespace(app);
+        let event = EncodedEvent::new(&publication.event, &publication.data, None);
+        let now = Instant::now();
+        let mut cached = false;
+        let mut delivery = self.inboxes().deliver();
+        for name in &publication.channels {
+            let frame = event.frame(name);
+            let topic = Topic::Channel(name.clone());
+            let push = |channel: &Arc<Channel>, state: &mut _| {
+                push_to_audience(&mut delivery, channel, state, &frame, publication.except, now);
+                if name.kind().is_cache() {
+                    self.hub
+                        .store_cached(&namespace, channel, state, frame.clone(), now);
+                }
+            };
+            if name.kind().is_cache() {
+                cached = true;
+                self.hub.enter(&namespace, &topic, push);
+            } else {
+                self.hub.visit(&namespace, &topic, push);
+            }
+        }
+        drop(delivery);
+        if cached {
+            self.hub.trim_cache(&namespace, now);
+        }
+    }
+
+    /// Sends a client event on to the other subscribers of a channel that its sender is subscribed to.
+    pub fn relay_client_event(
+        &self,
+        namespace: &Namespace,
+        channel: &Arc<Channel>,
+        frame: &Frame,
+        sender: SocketId,
+    ) {
+        let now = Instant::now();
+        let mut delivery = self.inboxes().deliver();
+        self.hub.step(namespace, channel, |channel, state| {
+            push_to_audience(&mut delivery, channel, state, frame, Some(sender), now);
+        });
+    }
+}

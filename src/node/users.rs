@@ -1,0 +1,120 @@
+//! Signed-in users: their own channel, who watches them, and ending or moving their connections.
+//!
+//! A user's sockets are the subscribers of `#server-to-user-ID`, joined silently at sign-in, so an event to a user is
+//! a publication like any other. Who watches a user is subscribed to a hidden topic of its own.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::duties::Duty;
+use super::membership::Joiner;
+use super::{Node, push_to_audience};
+use crate::app::App;
+use crate::hub::channel::{Channel, ChannelState, Topic};
+use crate::hub::inbox::{Delivery, Entry};
+use crate::hub::namespace::Namespace;
+use crate::protocol::channel_name::ChannelName;
+use crate::protocol::code::CloseCode;
+use crate::protocol::frame::Frame;
+use crate::protocol::server;
+
+impl Node {
+    /// A socket is signed in: from now on it gets the events to this user.
+    pub fn sign_in(&self, namespace: &Namespace, user: &ChannelName, joiner: Joiner) -> Arc<Channel> {
+        self.join_silently(namespace, &Topic::Channel(user.clone()), joiner)
+            .0
+    }
+
+    /// A socket signed in as this user, or stopped being so: its watchers may hear of it.
+    pub fn user_came(&self, namespace: &Namespace, user_id: &Arc<str>) {
+        if !namespace.app.config.watchlist {
+            return;
+        }
+        let now = Instant::now();
+        let mut delivery = self.inboxes().deliver();
+        self.hub
+            .enter(namespace, &Topic::Watch(user_id.clone()), |channel, state| {
+                if state.watched.signed_in() {
+                    tell(&mut delivery, channel, state, server::watchlist_events(&[user_id], &[]), now);
+                }
+            });
+    }
+
+    /// A signed-in socket of this user went. Its watchers hear of it after the grace, if no other is left then.
+    pub fn user_went(&self, namespace: &Arc<Namespace>, user_id: &Arc<str>) {
+        if !namespace.app.config.watchlist {
+            return;
+        }
+        let now = Instant::now();
+        self.hub
+            .visit(namespace, &Topic::Watch(user_id.clone()), |channel, state| {
+                if let Some(due) = state.watched.signed_out(now, namespace.app.limits.watch_grace) {
+                    self.duties
+                        .at(due, Duty::TellOffline(namespace.clone(), channel.clone()));
+                }
+            });
+    }
+
+    /// The grace of a user who went may be over.
+    pub(super) fn offline_due(&self, namespace: &Namespace, channel: &Arc<Channel>, now: Instant) {
+        let Topic::Watch(user_id) = &channel.topic else {
+            return;
+        };
+        let mut delivery = self.inboxes().deliver();
+        self.hub.step(namespace, channel, |channel, state| {
+            if state.watched.offline_due(now) {
+                tell(&mut delivery, channel, state, server::watchlist_events(&[], &[user_id]), now);
+            }
+        });
+    }
+
+    /// Watches a user. The answer is whether the user is online, as of the moment from which on changes are told.
+    pub fn watch(&self, namespace: &Namespace, user_id: &Arc<str>, joiner: Joiner) -> (Arc<Channel>, bool) {
+        self.join_silently(namespace, &Topic::Watch(user_id.clone()), joiner)
+    }
+
+    fn join_silently(&self, namespace: &Namespace, topic: &Topic, joiner: Joiner) -> (Arc<Channel>, bool) {
+        let mut delivery = self.inboxes().deliver();
+        self.hub.enter(namespace, topic, |channel, state| {
+            state.add(joiner.shard);
+            delivery.push(joiner.shard, Entry::Join(joiner.join(channel, true)));
+            (channel.clone(), state.watched.is_online())
+        })
+    }
+
+    /// Closes every socket signed in as this user, for good.
+    pub fn terminate_user(&self, app: &Arc<App>, user_id: &str) {
+        self.close_user(app, user_id, CloseCode::Terminated);
+    }
+
+    /// Closes every socket signed in as this user; their clients come back at once.
+    pub fn reconnect_user(&self, app: &Arc<App>, user_id: &str) {
+        self.close_user(app, user_id, CloseCode::Reconnect);
+    }
+
+    fn close_user(&self, app: &Arc<App>, user_id: &str, code: CloseCode) {
+        // An id that cannot name a channel cannot have signed in either.
+        let Ok(name) = ChannelName::of_user(user_id) else {
+            return;
+        };
+        let mut delivery = self.inboxes().deliver();
+        self.hub
+            .visit(&self.namespace(app), &Topic::Channel(name), |channel, state| {
+                for shard in state.audience() {
+                    delivery.push(shard, Entry::CloseAll(channel.clone(), code));
+                }
+            });
+    }
+}
+
+fn tell(
+    delivery: &mut Delivery<'_>,
+    channel: &Arc<Channel>,
+    state: &ChannelState,
+    news: Option<Frame>,
+    now: Instant,
+) {
+    if let Some(news) = news {
+        push_to_audience(delivery, channel, state, &news, None, now);
+    }
+}

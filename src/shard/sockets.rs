@@ -1,0 +1,392 @@
+//! The sockets of one shard, and how they are written to. A socket has one owner, this table; its descriptor is
+//! closed in one place, [`Sockets::remove`], after every array entry that names it has been blanked.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
+use slab::Slab;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use super::audience::Seat;
+use super::fanout::Sink;
+use super::framing::Framing;
+use super::live::LiveBytes;
+use super::outbox::{Outbox, Pushed};
+use super::pulse::Pulse;
+use super::run::Run;
+use super::session::Session;
+use super::subscriptions::Subscriptions;
+use crate::app::Admission;
+use crate::hub::channel::Channel;
+use crate::hub::inbox::{Inboxes, ShardIndex, SocketKey};
+use crate::metrics::BatchCounts;
+use crate::protocol::frame::Frame;
+use crate::protocol::socket_id::SocketId;
+
+/// A socket that does not take it now shall say so, and a peer that went away is an error, not a signal.
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
+/// Slices of one write; the kernel takes 1,024, few outboxes hold so many pieces.
+const SLICES_MAX: usize = 64;
+
+/// One WebSocket connection. An idle one holds nothing but this.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) stream: TcpStream,
+    pub(super) session: Session,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) pulse: Pulse,
+    pub(super) framing: Framing,
+    pub(super) outbox: Outbox,
+    /// Input that was read and could not be worked yet.
+    pub(super) unread: Option<Box<[u8]>>,
+    /// Whether a task waits for the socket to take more, or is about to be spawned.
+    pub(super) has_writer: bool,
+    /// That task. A stream that is dropped forgets who waits for it, so the task has to be ended.
+    pub(super) writer: Option<AbortHandle>,
+    /// Its place in the app's quota.
+    _admission: Admission,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, session: Session, now_s: u32, admission: Admission) -> Self {
+        Socket {
+            stream,
+            session,
+            subscriptions: Subscriptions::default(),
+            pulse: Pulse::new(now_s),
+            framing: Framing::new(),
+            outbox: Outbox::new(),
+            unread: None,
+            has_writer: false,
+            writer: None,
+            _admission: admission,
+        }
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+}
+
+/// All sockets of a shard.
+pub(super) struct Sockets {
+    slots: Slab<Box<Socket>>,
+    generations: Vec<u32>,
+    /// By slot, dense: sockets that nothing may be sent to past their outbox.
+    blocked: Vec<bool>,
+    blocked_count: usize,
+    by_id: HashMap<SocketId, u32, foldhash::fast::RandomState>,
+    live: LiveBytes,
+    inboxes: Inboxes,
+    shard: ShardIndex,
+    /// Sockets that have something waiting and no task that waits for them yet.
+    pub(super) to_drain: Vec<SocketKey>,
+    /// Sockets to be closed as slow, as soon as nobody is in the middle of the arrays.
+    pub(super) slow: Vec<SocketKey>,
+}
+
+impl Sockets {
+    pub(super) fn new(live: LiveBytes, inboxes: Inboxes, shard: ShardIndex) -> Self {
+        Sockets {
+            slots: Slab::new(),
+            generations: Vec::new(),
+            blocked: Vec::new(),
+            blocked_count: 0,
+            by_id: HashMap::default(),
+            live,
+            inboxes,
+            shard,
+            to_drain: Vec::new(),
+            slow: Vec::new(),
+        }
+    }
+
+    pub(super) fn insert(&mut self, socket: Socket) -> SocketKey {
+        let id = socket.session.socket_id;
+        let slot = self.slots.insert(Box::new(socket));
+        if slot == self.generations.len() {
+            self.generations.push(0);
+            self.blocked.push(false);
+        }
+        self.by_id.insert(id, slot as u32);
+        SocketKey {
+            slot: slot as u32,
+            generation: self.generations[slot],
+        }
+    }
+
+    /// Closes the descriptor. Whoever calls has left all channels before.
+    pub(super) fn remove(&mut self, key: SocketKey) -> Option<Box<Socket>> {
+        self.get(key)?;
+        let slot = key.slot as usize;
+        self.set_blocked(key.slot, false);
+        self.generations[slot] = self.generations[slot].wrapping_add(1);
+        let socket = self.slots.remove(slot);
+        if let Some(writer) = &socket.writer {
+            writer.abort();
+        }
+        debug_assert!(
+            socket.subscriptions.places().is_empty(),
+            "it left its channels first"
+        );
+        self.by_id.remove(&socket.session.socket_id);
+        if self.slots.capacity() > 1024 && self.slots.len() < self.slots.capacity() / 8 {
+            self.slots.shrink_to_fit();
+            self.by_id.shrink_to_fit();
+        }
+        Some(socket)
+    }
+
+    pub(super) fn get(&self, key: SocketKey) -> Option<&Socket> {
+        let slot = key.slot as usize;
+        (*self.generations.get(slot)? == key.generation)
+            .then(|| self.slots.get(slot).map(|socket| &**socket))?
+    }
+
+    pub(super) fn get_mut(&mut self, key: SocketKey) -> Option<&mut Socket> {
+        let slot = key.slot as usize;
+        if *self.generations.get(slot)? != key.generation {
+            return None;
+        }
+        self.slots.get_mut(slot).map(|socket| &mut **socket)
+    }
+
+    pub(super) fn key_of(&self, slot: u32) -> SocketKey {
+        SocketKey {
+            slot,
+            generation: self.generations[slot as usize],
+        }
+    }
+
+    pub(super) fn by_id(&self, id: SocketId) -> Option<SocketKey> {
+        self.by_id.get(&id).map(|&slot| self.key_of(slot))
+    }
+
+    /// Whether this public name is taken on this shard.
+    pub(super) fn has_id(&self, id: SocketId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Open sockets that may be asked to go, at most so many.
+    pub(super) fn open_keys(&self, count: usize) -> Vec<SocketKey> {
+        let open = self
+            .slots
+            .iter()
+            .filter(|(_, socket)| !socket.outbox.is_closing());
+        open.take(count)
+            .map(|(slot, _)| self.key_of(slot as u32))
+            .collect()
+    }
+
+    /// The socket whose outbox holds most.
+    pub(super) fn fullest(&self) -> Option<SocketKey> {
+        let waiting = self
+            .slots
+            .iter()
+            .filter(|(_, socket)| socket.outbox.bytes() > 0 && !socket.outbox.is_closing());
+        waiting
+            .max_by_key(|(_, socket)| socket.outbox.bytes())
+            .map(|(slot, _)| self.key_of(slot as u32))
+    }
+
+    pub(super) fn live(&self) -> &LiveBytes {
+        &self.live
+    }
+
+    fn set_blocked(&mut self, slot: u32, blocked: bool) {
+        let was = std::mem::replace(&mut self.blocked[slot as usize], blocked);
+        self.blocked_count = self.blocked_count + usize::from(blocked) - usize::from(was);
+    }
+
+    /// Something waits in this outbox: somebody must wait for the socket.
+    fn wait_for(&mut self, key: SocketKey) {
+        self.set_blocked(key.slot, true);
+        if let Some(socket) = self.get_mut(key)
+            && !std::mem::replace(&mut socket.has_writer, true)
+        {
+            self.to_drain.push(key);
+        }
+    }
+
+    /// Sends an answer to one socket, behind what waits for it.
+    pub(super) fn reply(&mut self, key: SocketKey, frame: Frame) {
+        let Some(socket) = self.get(key) else { return };
+        socket.session.namespace.metrics.sent(BatchCounts {
+            messages: 1,
+            bytes: frame.as_bytes().len() as u64,
+        });
+        let seat = Seat {
+            fd: socket.fd(),
+            slot: key.slot,
+            place: 0,
+        };
+        let bytes = frame.into_bytes();
+        let sent = self.send(seat, &bytes);
+        if sent < bytes.len() {
+            let bytes = self.live.track(bytes);
+            self.park(seat, bytes, sent);
+        }
+    }
+
+    /// Sends a ping or pong, ahead of data that waits.
+    pub(super) fn control(&mut self, key: SocketKey, frame: Frame) {
+        let Some(socket) = self.get_mut(key) else { return };
+        if socket.outbox.is_empty() {
+            let bytes = frame.as_bytes();
+            let fd = socket.fd();
+            let sent = send_plain(fd, bytes);
+            if sent < bytes.len() {
+                // A control frame half sent is like data half sent: the rest must come next.
+                let rest = frame.into_bytes();
+                self.park(
+                    Seat {
+                        fd,
+                        slot: key.slot,
+                        place: 0,
+                    },
+                    rest,
+                    sent,
+                );
+            }
+        } else {
+            socket.outbox.push_control(frame);
+            self.wait_for(key);
+        }
+    }
+
+    /// Sends the close frame behind the frame in progress, and nothing after it.
+    pub(super) fn close(&mut self, key: SocketKey, frame: Frame, now_s: u32) {
+        let Some(socket) = self.get_mut(key) else { return };
+        socket.pulse.close(now_s);
+        socket.unread = None;
+        socket.outbox.close(frame);
+        self.wait_for(key);
+    }
+
+    /// Writes what waits, as far as the socket takes it. Pending: it takes no more now, and the task is woken when it
+    /// does. Ready: nothing waits any more, or nobody is there.
+    pub(super) fn poll_drain(&mut self, key: SocketKey, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(socket) = self.get_mut(key) else {
+            return Poll::Ready(());
+        };
+        while !socket.outbox.is_empty() {
+            ready!(socket.stream.poll_write_ready(cx)).unwrap_or_default();
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = socket.outbox.chunks(&mut slices);
+            // Only a `try_io` that fails clears what tokio remembers of the socket's readiness: after a plain send
+            // that would have blocked it still says "writable".
+            let write = || Ok(write_gathered(socket.fd(), &slices[..filled])?);
+            match socket.stream.try_io(Interest::WRITABLE, write) {
+                Ok(sent) => socket.outbox.advance(sent),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.cut(key);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        socket.has_writer = false;
+        socket.writer = None;
+        if socket.outbox.is_closing() {
+            // The peer answers the close frame and ends its side, or the pulse drops it.
+            let _ = shutdown(&socket.stream, Shutdown::Write);
+        }
+        self.set_blocked(key.slot, false);
+        Poll::Ready(())
+    }
+
+    /// Ends the connection in both directions: its reader finds out and takes it away.
+    pub(super) fn cut(&self, key: SocketKey) {
+        if let Some(socket) = self.get(key) {
+            let _ = shutdown(&socket.stream, Shutdown::Both);
+        }
+    }
+}
+
+impl Sink for Sockets {
+    fn send(&mut self, seat: Seat, bytes: &[u8]) -> usize {
+        // While nobody is blocked the loop leaves even this table alone.
+        if self.blocked_count > 0 && self.blocked[seat.slot as usize] {
+            return 0;
+        }
+        send_plain(seat.fd, bytes)
+    }
+
+    fn send_all(&mut self, seat: Seat, pieces: &[IoSlice<'_>]) -> usize {
+        if self.blocked_count > 0 && self.blocked[seat.slot as usize] {
+            return 0;
+        }
+        write_gathered(seat.fd, pieces).unwrap_or(0)
+    }
+
+    fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) {
+        let key = self.key_of(seat.slot);
+        let Some(socket) = self.get_mut(key) else { return };
+        let bytes_max = socket.session.app().limits.outbox_bytes_max;
+        match socket.outbox.push(frames, sent, bytes_max) {
+            Pushed::Queued => self.wait_for(key),
+            Pushed::Slow => self.slow.push(key),
+            Pushed::Closing => {}
+        }
+    }
+
+    fn moved(&mut self, seat: Seat, position: u32) {
+        let key = self.key_of(seat.slot);
+        if let Some(held) = self
+            .get_mut(key)
+            .and_then(|socket| socket.subscriptions.get_mut(seat.place))
+        {
+            held.position = Some(position);
+        }
+    }
+
+    fn served(&mut self, channel: &Channel, run: &Run) {
+        channel.metrics.sent(run.sent);
+        for published in &run.published {
+            channel
+                .metrics
+                .broadcast_latency_ms
+                .observe(published.elapsed().as_secs_f64() * 1e3);
+        }
+        self.inboxes.of(self.shard).release(run.charge);
+    }
+}
+
+/// One system call, no readiness bookkeeping. What went wrong shows as nothing sent: the rest is parked, and the task
+/// that waits for the socket meets the error.
+fn send_plain(fd: RawFd, bytes: &[u8]) -> usize {
+    send(borrow(fd), bytes, SEND_FLAGS).unwrap_or(0)
+}
+
+fn write_gathered(fd: RawFd, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    sendmsg(
+        borrow(fd),
+        pieces,
+        &mut SendAncillaryBuffer::default(),
+        SEND_FLAGS,
+    )
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the hot loop writes to descriptors without a look at their sockets"
+)]
+fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
+    // SAFETY: every descriptor comes from a seat that is not blank or from a socket in the table. The table owns the
+    // stream that owns the descriptor, drops it in `Sockets::remove` only, on this same thread, and the shard blanks
+    // all seats of a socket before it calls that. Nobody keeps the borrow beyond the system call.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
