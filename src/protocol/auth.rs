@@ -1,6 +1,7 @@
 //! Signatures of clients: which text is signed for what, and whether a signature is right.
 //!
-//! Knows no app: key and secret are arguments. Requests to the HTTP API sign another text: see `request_auth`.
+//! Knows no app: key and secret are arguments. Requests to the HTTP API sign another text: see
+//! `request_auth`.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -24,7 +25,8 @@ impl<'a> Credential<'a> {
     }
 }
 
-/// What is signed for a subscription. `channel_data` is the exact text received; an empty one is as good as none.
+/// What is signed for a subscription. `channel_data` is the exact text received; an empty one is as good as
+/// none.
 pub fn channel_string(socket_id: SocketId, channel: &str, channel_data: Option<&str>) -> String {
     match channel_data.filter(|data| !data.is_empty()) {
         Some(data) => format!("{socket_id}:{channel}:{data}"),
@@ -58,4 +60,97 @@ fn mac(secret: &str, bytes: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
     mac.update(bytes);
     mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "7ad3773142a6692b25b8";
+
+    /// Made by the official server libraries.
+    #[test]
+    fn signatures_are_those_of_the_libraries() {
+        let socket_id = SocketId::from_parts(1234, 1234);
+        for (text, signature) in [
+            (
+                channel_string(socket_id, "private-foobar", None),
+                "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4",
+            ),
+            (
+                channel_string(
+                    socket_id,
+                    "presence-foobar",
+                    Some(r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#),
+                ),
+                "31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80",
+            ),
+            (
+                user_string(socket_id, r#"{"id":"12345"}"#),
+                "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba",
+            ),
+            (
+                channel_string(socket_id, "private-foobar", Some(r#"{"a":1}"#)),
+                "3f4243af5e27f47d11116e80a4b762a3b672c9b83f9e82645a0ba883c2592b09",
+            ),
+        ] {
+            assert_eq!(sign(SECRET, &text), signature, "{text}");
+            assert!(verify(SECRET, &text, signature), "{text}");
+            assert!(verify(SECRET, &text, &signature.to_uppercase()), "{text}");
+        }
+        let webhook =
+            r#"{"time_ms":1327078148132,"events":[{"name":"channel_occupied","channel":"my-channel"}]}"#;
+        assert_eq!(
+            sign_bytes(SECRET, webhook.as_bytes()),
+            "c19001ae3963ccb13bf618e5b16ba9848e7e74df0993aa0689168e341c6833cf"
+        );
+    }
+
+    #[test]
+    fn empty_channel_data_is_not_signed() {
+        let socket_id = SocketId::from_parts(1, 2);
+        assert_eq!(channel_string(socket_id, "private-a", Some("")), "1.2:private-a");
+        assert_eq!(
+            channel_string(socket_id, "private-a", Some("{}")),
+            "1.2:private-a:{}"
+        );
+    }
+
+    #[test]
+    fn a_signature_of_anything_else_is_refused() {
+        let text = "1234.1234:private-foobar";
+        let right = sign(SECRET, text);
+        for wrong in [
+            String::new(),
+            right[..62].to_owned(),
+            format!("{right}00"),
+            format!("{}g", &right[..63]),
+            format!(" {right}"),
+            sign(SECRET, "1234.1234:private-foobaz"),
+            sign("7ad3773142a6692b25b9", text),
+            "é".repeat(32),
+        ] {
+            assert!(!verify(SECRET, text, &wrong), "{wrong}");
+        }
+        assert!(!verify("", text, &right));
+        assert!(verify("", text, &sign("", text)));
+    }
+
+    #[test]
+    fn a_credential_is_split_at_its_last_colon() {
+        for (auth, parts) in [
+            ("key:abc", Some(("key", "abc"))),
+            ("key:with:colons:abc", Some(("key:with:colons", "abc"))),
+            (":", Some(("", ""))),
+            ("", None),
+            ("no colon", None),
+        ] {
+            let credential = Credential::parse(auth);
+            assert_eq!(
+                credential.map(|credential| (credential.key, credential.signature)),
+                parts,
+                "{auth}"
+            );
+        }
+    }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::code::RefusalKind;
+
 /// What stands before the user id in the name of a user's own channel.
 const USER_PREFIX: &str = "#server-to-user-";
 
@@ -38,8 +40,19 @@ pub enum NameError {
     IllegalCharacter(char),
 }
 
+impl NameError {
+    /// What a client is told that wants to subscribe.
+    pub fn kind(&self) -> RefusalKind {
+        match self {
+            NameError::TooLong { .. } => RefusalKind::NameTooLong,
+            NameError::Empty | NameError::IllegalCharacter(_) => RefusalKind::InvalidChannel,
+        }
+    }
+}
+
 impl ChannelName {
-    /// Checks a name and decides its kind. `length_max` is in bytes, and the same in characters, for legal names are ASCII.
+    /// Checks a name and decides its kind. `length_max` is in bytes, and the same in characters, for legal
+    /// names are ASCII.
     pub fn parse(name: &str, length_max: usize) -> Result<ChannelName, NameError> {
         let counted = name.strip_prefix(USER_PREFIX).unwrap_or(name);
         if counted.len() > length_max {
@@ -205,5 +218,156 @@ impl fmt::Display for ChannelName {
 impl fmt::Debug for ChannelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.text, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kind_of(name: &str) -> String {
+        format!("{:?}", ChannelName::parse(name, 200).expect(name).kind())
+    }
+
+    #[test]
+    fn the_longest_prefix_decides() {
+        for (name, kind) in [
+            ("news", "{}"),
+            ("private-a", r#"{"auth"}"#),
+            ("private-encrypted-a", r#"{"auth", "encrypted"}"#),
+            ("private-cache-a", r#"{"auth", "cache"}"#),
+            ("private-encrypted-cache-a", r#"{"auth", "cache", "encrypted"}"#),
+            ("presence-a", r#"{"auth", "presence"}"#),
+            ("presence-cache-a", r#"{"auth", "presence", "cache"}"#),
+            ("cache-a", r#"{"cache"}"#),
+            ("#server-to-user-42", r#"{"user"}"#),
+            // A prefix alone is a name of its kind.
+            ("private-", r#"{"auth"}"#),
+            ("private-encrypted-", r#"{"auth", "encrypted"}"#),
+            ("private-cache-", r#"{"auth", "cache"}"#),
+            ("private-encrypted-cache-", r#"{"auth", "cache", "encrypted"}"#),
+            ("presence-", r#"{"auth", "presence"}"#),
+            ("presence-cache-", r#"{"auth", "presence", "cache"}"#),
+            ("cache-", r#"{"cache"}"#),
+            // Without the dash it is no prefix.
+            ("private", "{}"),
+            ("privateer", "{}"),
+            ("presence", "{}"),
+            ("presences-a", "{}"),
+            ("cache", "{}"),
+            ("cached", "{}"),
+            ("private-encrypted", r#"{"auth"}"#),
+            ("private-cached", r#"{"auth"}"#),
+            ("presence-caches-a", r#"{"auth", "presence"}"#),
+            ("private-encrypted-cached", r#"{"auth", "encrypted"}"#),
+            // It counts at the start only, as it is written, and in one order.
+            ("private-my-cache-1", r#"{"auth"}"#),
+            ("my-private-a", "{}"),
+            ("Private-a", "{}"),
+            ("PRESENCE-a", "{}"),
+            ("cache-private-a", r#"{"cache"}"#),
+            ("private-cache-encrypted-a", r#"{"auth", "cache"}"#),
+            ("presence-encrypted-a", r#"{"auth", "presence"}"#),
+            ("presence-private-a", r#"{"auth", "presence"}"#),
+            ("server-to-user-42", "{}"),
+        ] {
+            assert_eq!(kind_of(name), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_made_of_a_few_characters() {
+        for name in [
+            "a",
+            "Az09_-=@,.;",
+            "-",
+            ";",
+            "@a=b,c",
+            "#server-to-user-a@b.c;d",
+            "#server-to-user-private-a",
+        ] {
+            assert_eq!(ChannelName::parse(name, 200).expect(name).as_str(), name);
+        }
+        for (name, illegal) in [
+            ("a b", ' '),
+            ("a/b", '/'),
+            ("a:b", ':'),
+            ("a\0", '\0'),
+            ("a\n", '\n'),
+            ("a\"", '"'),
+            ("a\\", '\\'),
+            ("é", 'é'),
+            ("a+b", '+'),
+            ("a%20", '%'),
+            ("a*", '*'),
+            // The hash begins a user's channel, and nothing else.
+            ("#", '#'),
+            ("#a", '#'),
+            ("a#b", '#'),
+            ("#server-to-user", '#'),
+            ("#Server-to-user-1", '#'),
+            ("##server-to-user-1", '#'),
+            ("#server-to-user-#1", '#'),
+            ("#server-to-user-a b", ' '),
+            ("private-#server-to-user-1", '#'),
+        ] {
+            assert_eq!(
+                ChannelName::parse(name, 200),
+                Err(NameError::IllegalCharacter(illegal)),
+                "{name:?}"
+            );
+        }
+        for name in ["", "#server-to-user-"] {
+            assert_eq!(ChannelName::parse(name, 200), Err(NameError::Empty));
+        }
+    }
+
+    #[test]
+    fn length_counts_without_the_prefix_of_a_users_channel() {
+        let name = |length| "a".repeat(length);
+        let too_long = Err(NameError::TooLong {
+            length: 201,
+            max: 200,
+        });
+        assert!(ChannelName::parse(&name(200), 200).is_ok());
+        assert_eq!(ChannelName::parse(&name(201), 200), too_long);
+        assert!(ChannelName::parse(&format!("private-{}", name(192)), 200).is_ok());
+        assert_eq!(
+            ChannelName::parse(&format!("private-{}", name(193)), 200),
+            too_long
+        );
+        assert!(ChannelName::parse(&format!("#server-to-user-{}", name(200)), 200).is_ok());
+        assert_eq!(
+            ChannelName::parse(&format!("#server-to-user-{}", name(201)), 200),
+            too_long
+        );
+    }
+
+    #[test]
+    fn a_users_channel_names_its_user() {
+        let channel = ChannelName::of_user("private-7").expect("legal");
+        assert_eq!(channel.as_str(), "#server-to-user-private-7");
+        assert_eq!(channel.user_id(), Some("private-7"));
+        assert_eq!(ChannelName::parse(channel.as_str(), 200), Ok(channel.clone()));
+        assert_eq!(kind_of(channel.as_str()), format!("{:?}", channel.kind()));
+        assert_eq!(ChannelName::of_user(""), Err(NameError::Empty));
+        assert_eq!(ChannelName::of_user("a/b"), Err(NameError::IllegalCharacter('/')));
+        assert_eq!(
+            ChannelName::parse("private-7", 200).expect("legal").user_id(),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn parse_takes_any_text_and_keeps_what_it_accepts(name in "#?(server-to-user-)?[ -~é]{0,20}") {
+            if let Ok(channel) = ChannelName::parse(&name, 16) {
+                prop_assert_eq!(channel.as_str(), &name);
+                prop_assert!(channel.user_id().unwrap_or(&name).len() <= 16);
+                prop_assert_eq!(channel.kind().is_user(), name.starts_with('#'));
+            }
+        }
     }
 }

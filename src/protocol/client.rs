@@ -1,13 +1,12 @@
 //! What clients say: the text of one message, to a value that is one of the things a client may say.
 //!
-//! Only form is judged here. Signatures, names, limits and whether the app allows it at all are for the session; of the
-//! many keys a client may send, only those named in [`ClientMessage`] survive, so nothing else can be relayed.
+//! Only form is judged here. Signatures, names, limits and whether the app allows it at all are for the
+//! session; of the many keys a client may send, only those named in [`ClientMessage`] survive, so nothing
+//! else can be relayed.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -60,7 +59,7 @@ pub enum Text<'a> {
     Absent,
     /// A string, which may be empty.
     Given(Cow<'a, str>),
-    /// Some other JSON, which is refused wherever the key means something.
+    /// Some other JSON, or a string with half a surrogate pair: refused wherever the key means something.
     NotText,
 }
 
@@ -81,7 +80,7 @@ pub enum ParseError {
     UnknownEvent {
         /// Its name, cut when long.
         event: String,
-        /// The channel it was meant for.
+        /// The channel it was meant for, cut when long.
         channel: Option<String>,
     },
     /// An event name that only servers may use.
@@ -89,13 +88,13 @@ pub enum ParseError {
     ForeignEvent {
         /// Its name, cut when long.
         event: String,
-        /// The channel it was meant for.
+        /// The channel it was meant for, cut when long.
         channel: Option<String>,
     },
 }
 
 impl ParseError {
-    /// The channel that the message named, as the client wrote it.
+    /// The channel that the message named.
     pub fn channel(&self) -> Option<&str> {
         match self {
             ParseError::UnknownEvent { channel, .. } | ParseError::ForeignEvent { channel, .. } => {
@@ -170,7 +169,7 @@ impl<'a> ClientMessage<'a> {
             }
             unknown if unknown.starts_with("pusher:") => Err(ParseError::UnknownEvent {
                 event: cut(&event),
-                channel: channel.into_option(),
+                channel: channel.as_str().map(cut),
             }),
             own if own.starts_with("client-") => {
                 let channel = name(channel, &event)?;
@@ -181,7 +180,7 @@ impl<'a> ClientMessage<'a> {
             }
             _ => Err(ParseError::ForeignEvent {
                 event: cut(&event),
-                channel: channel.into_option(),
+                channel: channel.as_str().map(cut),
             }),
         }
     }
@@ -190,13 +189,9 @@ impl<'a> ClientMessage<'a> {
 impl<'a> Data<'a> {
     fn parse(data: Option<&'a RawValue>, event: &'static str) -> Result<Data<'a>, ParseError> {
         let data = data.map_or("", RawValue::get);
-        let parsed = if data.starts_with('"') {
-            // An object holds quotes, so inside a string it is never free of escapes, and cannot be borrowed from.
-            serde_json::from_str::<String>(data)
-                .ok()
-                .and_then(|data| json::object::<Data>(&data).map(Data::into_owned))
-        } else {
-            json::object(data)
+        let parsed = match json::unescaped(data) {
+            Some(text) => json::object(&text).map(Data::into_owned),
+            None => json::object(data),
         };
         parsed.ok_or(ParseError::NoData(event))
     }
@@ -211,14 +206,14 @@ impl<'a> Data<'a> {
     }
 }
 
-/// The data of a client event as receivers shall see it. `None`: a string with half a surrogate pair, which is no text.
+/// The data of a client event as receivers shall see it. `None`: a string with half a surrogate pair, which
+/// is no text.
 fn string_form(data: &RawValue) -> Option<Cow<'_, str>> {
-    if !data.get().starts_with('"') {
-        return Some(json::compact(data.get()));
-    }
-    match serde_json::from_str(data.get()).ok()? {
-        Text::Given(text) => Some(text),
-        Text::Absent | Text::NotText => None,
+    let json = data.get();
+    if json.starts_with('"') {
+        json::unescaped(json)
+    } else {
+        Some(json::compact(json))
     }
 }
 
@@ -229,23 +224,24 @@ fn name<'a>(channel: Text<'a>, event: &str) -> Result<Cow<'a, str>, ParseError> 
     }
 }
 
-/// An event's name for an error message: as much of it as a legal one may have.
-fn cut(event: &str) -> String {
-    event.chars().take(200).collect()
+/// A name for an error message: as much of it as a legal one may have.
+fn cut(name: &str) -> String {
+    name.chars().take(200).collect()
 }
 
 impl<'a> Text<'a> {
+    fn of(json: &'a str) -> Text<'a> {
+        match json::unescaped(json) {
+            Some(text) => Text::Given(text),
+            None if json == "null" => Text::Absent,
+            None => Text::NotText,
+        }
+    }
+
     /// The text, if one was given.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Text::Given(text) => Some(text),
-            Text::Absent | Text::NotText => None,
-        }
-    }
-
-    fn into_option(self) -> Option<String> {
-        match self {
-            Text::Given(text) => Some(text.into_owned()),
             Text::Absent | Text::NotText => None,
         }
     }
@@ -260,58 +256,12 @@ impl<'a> Text<'a> {
     }
 }
 
-/// By hand, for derive would refuse the whole message over one key of another type, and for a `Cow` is borrowed only
-/// where serde is told so.
+/// By hand: derive would refuse the whole message over one key of another type, and copies every `Cow`.
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'a>, D::Error> {
-        deserializer.deserialize_any(TextVisitor)
+        <&RawValue>::deserialize(deserializer).map(|json| Text::of(json.get()))
     }
 }
 
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-        Ok(Text::Given(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-        Ok(Text::Given(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_unit<E>(self) -> Result<Text<'de>, E> {
-        Ok(Text::Absent)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Text<'de>, E> {
-        Ok(Text::NotText)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Text<'de>, E> {
-        Ok(Text::NotText)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Text<'de>, E> {
-        Ok(Text::NotText)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Text<'de>, E> {
-        Ok(Text::NotText)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Text<'de>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Text::NotText)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text<'de>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Text::NotText)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
-//! One finished WebSocket message: header and payload in one piece of memory, ready to be written to any number of sockets.
+//! One finished WebSocket message: header and payload in one piece of memory, ready to be written to any
+//! number of sockets.
 //!
-//! Server frames are not masked, so the bytes are the same for every receiver. Frames of clients are read elsewhere.
+//! Server frames are not masked, so the bytes are the same for every receiver. Frames of clients are read
+//! elsewhere.
 
 use bytes::Bytes;
 
@@ -24,19 +26,17 @@ pub struct Frame(Bytes);
 impl Frame {
     /// A text message.
     pub fn text(json: impl AsRef<str>) -> Frame {
-        Frame::text_of([json.as_ref(), "", ""])
+        Frame::text_of([json.as_ref().as_bytes(), &[], &[]])
     }
 
     /// A text message of several pieces, copied once, into a buffer of the exact size.
-    pub(super) fn text_of(pieces: [&str; 3]) -> Frame {
+    pub(super) fn text_of(pieces: [&[u8]; 3]) -> Frame {
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let mut header = [0; HEADER_MAX];
         let start = write_header(&mut header, TEXT, length);
         let mut bytes = Vec::with_capacity(HEADER_MAX - start + length);
         bytes.extend_from_slice(&header[start..]);
-        pieces
-            .iter()
-            .for_each(|piece| bytes.extend_from_slice(piece.as_bytes()));
+        pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
         Frame(bytes.into())
     }
 
@@ -111,7 +111,8 @@ impl Frame {
     }
 }
 
-/// How many bytes the header takes, going by its second byte. `None` if the bytes end before, or if they are masked.
+/// How many bytes the header takes, going by its second byte. `None` if the bytes end before, or if they are
+/// masked.
 fn header_length(bytes: &[u8]) -> Option<usize> {
     let length = match bytes.get(1)? {
         ..=125 => 2,
@@ -144,25 +145,91 @@ fn write_header(room: &mut [u8; HEADER_MAX], first: u8, length: usize) -> usize 
     start
 }
 
-/// A text message in the making, with room for the longest header in front: the length is known only at the end, and
-/// nothing is copied then.
+/// A text message in the making, with room for the longest header in front: the length is known only at the
+/// end, and nothing is copied then.
 pub(super) struct FrameBuffer {
-    pub(super) json: String,
+    pub(super) json: Vec<u8>,
 }
 
 impl FrameBuffer {
     /// `payload` is an estimate in bytes.
     pub(super) fn with_capacity(payload: usize) -> FrameBuffer {
-        let mut json = String::with_capacity(HEADER_MAX + payload);
-        json.extend(['\0'; HEADER_MAX]);
+        let mut json = Vec::with_capacity(HEADER_MAX + payload);
+        json.extend_from_slice(&[0; HEADER_MAX]);
         FrameBuffer { json }
     }
 
     pub(super) fn finish(self) -> Frame {
-        let mut bytes = self.json.into_bytes();
+        let mut bytes = self.json;
         let length = bytes.len() - HEADER_MAX;
         let room = bytes.first_chunk_mut().expect("the room was made first");
         let start = write_header(room, TEXT, length);
         Frame(Bytes::from(bytes).slice(start..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_grows_with_the_payload() {
+        for (length, header) in [
+            (0, vec![0x81, 0]),
+            (125, vec![0x81, 125]),
+            (126, vec![0x81, 126, 0, 126]),
+            (65_535, vec![0x81, 126, 0xff, 0xff]),
+            (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let text = "x".repeat(length);
+            let frame = Frame::text(&text);
+            assert_eq!(frame.as_bytes(), [&header[..], text.as_bytes()].concat());
+            assert_eq!(frame.payload(), text.as_bytes());
+
+            let mut buffer = FrameBuffer::with_capacity(0);
+            buffer.json.extend_from_slice(text.as_bytes());
+            assert_eq!(buffer.finish(), frame);
+        }
+    }
+
+    #[test]
+    fn control_frames_stay_within_125_bytes() {
+        assert_eq!(Frame::ping().as_bytes(), [0x89, 0]);
+        assert_eq!(Frame::pong(b"abc").as_bytes(), b"\x8a\x03abc");
+        assert_eq!(Frame::pong(&[7; 300]).as_bytes().len(), 127);
+        assert_eq!(Frame::close_without_code().as_bytes(), [0x88, 0]);
+        assert_eq!(Frame::close_with(1000, "").as_bytes(), [0x88, 2, 0x03, 0xe8]);
+        let no_such_app = b"\x88\x1c\x0f\xa1Application does not exist";
+        assert_eq!(Frame::close(CloseCode::NoSuchApp).as_bytes(), no_such_app);
+        // 122 bytes, for the 62nd é would end at byte 124.
+        assert_eq!(
+            Frame::close_with(4009, &"é".repeat(100)).payload(),
+            [&[0x0f, 0xa9], "é".repeat(61).as_bytes()].concat()
+        );
+    }
+
+    #[test]
+    fn only_one_whole_text_frame_is_taken_over() {
+        for length in [0, 125, 126, 65_535, 65_536] {
+            let frame = Frame::text("x".repeat(length));
+            assert_eq!(Frame::from_bytes(frame.clone().into_bytes()), Some(frame.clone()));
+            let mut longer = frame.as_bytes().to_vec();
+            longer.push(0);
+            assert_eq!(Frame::from_bytes(longer.into()), None);
+            let shorter = frame.as_bytes().len() - 1;
+            assert_eq!(Frame::from_bytes(frame.into_bytes().slice(..shorter)), None);
+        }
+        let refused: [&[u8]; 7] = [
+            b"",
+            b"\x81",
+            b"\x01\x00",                 // not the last of its message
+            b"\x82\x00",                 // binary
+            b"\x81\x80\x00\x00\x00\x00", // masked
+            b"\x81\x7e\x00\x01x",        // a longer header than needed
+            b"\x89\x00",                 // ping
+        ];
+        for bytes in refused {
+            assert_eq!(Frame::from_bytes(Bytes::from_static(bytes)), None, "{bytes:?}");
+        }
     }
 }

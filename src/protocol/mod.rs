@@ -1,8 +1,8 @@
 //! The wire: what clients and servers of the Pusher protocol say to each other, and nothing else.
 //!
-//! Takes `&str` and gives values; takes values and gives finished bytes. No I/O, no clock, no async, no randomness: a
-//! time or a limit that matters is an argument. It knows no app and no subscriber, and it decides no policy: whether a
-//! well-formed request is granted is for the session.
+//! Takes `&str` and gives values; takes values and gives finished bytes. No I/O, no clock, no async, no
+//! randomness: a time or a limit that matters is an argument. It knows no app and no subscriber, and it
+//! decides no policy: whether a well-formed request is granted is for the session.
 
 pub mod auth;
 pub mod channel_name;
@@ -16,6 +16,7 @@ pub mod request_auth;
 pub mod server;
 pub mod socket_id;
 pub mod user;
+mod user_id;
 
 use std::ops::RangeInclusive;
 

@@ -1,8 +1,8 @@
-//! `channel_data`: who wants to be a member of a presence channel. To be read only after its signature was verified.
+//! `channel_data`: who wants to be a member of a presence channel. To be read only after its signature was
+//! verified.
 //!
 //! Not the list of members, nor how many there may be.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::code::RefusalKind;
 use super::json;
 use super::user::SignedInUser;
+use super::user_id;
 
 /// One user as others see them in a presence channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Member {
         let user_id = data
             .user_id
             .map(RawValue::get)
-            .and_then(id_text)
+            .and_then(user_id::of_json)
             .ok_or(MemberError::NoUserId)?;
         let user_info = json::compact(data.user_info.map_or("{}", RawValue::get));
         Member {
@@ -105,50 +106,110 @@ impl Member {
     }
 }
 
-/// A user id given as JSON: a string that is not empty, or a number.
-pub(super) fn id_text(json: &str) -> Option<Cow<'_, str>> {
-    match json.as_bytes().first()? {
-        b'"' => serde_json::from_str::<String>(json)
-            .ok()
-            .filter(|id| !id.is_empty())
-            .map(Cow::Owned),
-        b'-' | b'0'..=b'9' => decimal(json),
-        _ => None,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The decimal text of a JSON number. An integer keeps its digits, however many; another spelling of the same number
-/// gives the same text (`1.0` and `1e0` are `1`, `1e3` is `1000`, `-0` is `0`), for it means the same user.
-/// `None` where that text would be longer than any id.
-fn decimal(json: &str) -> Option<Cow<'_, str>> {
-    let digits = json.strip_prefix('-').unwrap_or(json);
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) && json != "-0" {
-        return Some(Cow::Borrowed(json));
-    }
-    let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let all = [whole, fraction].concat();
-    // Where the point stands in `all`, once the zeros that mean nothing have gone from both ends.
-    let significant = all.trim_start_matches('0');
-    let point = exponent.parse::<i64>().ok()?.checked_add(whole.len() as i64)?;
-    let point = point.checked_sub((all.len() - significant.len()) as i64)?;
-    let significant = significant.trim_end_matches('0');
-    if significant.is_empty() {
-        return Some("0".into());
-    }
-    const ZEROS_MAX: i64 = 1000;
-    if !(-ZEROS_MAX..=ZEROS_MAX).contains(&point) {
-        return None;
-    }
-    let sign = if json.starts_with('-') { "-" } else { "" };
-    let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or(0));
-    let text = if point <= 0 {
-        format!("{sign}0.{}{significant}", zeros(-point))
-    } else if significant.len() as i64 <= point {
-        format!("{sign}{significant}{}", zeros(point - significant.len() as i64))
-    } else {
-        let (whole, fraction) = significant.split_at(point as usize);
-        format!("{sign}{whole}.{fraction}")
+    const LIMITS: MemberLimits = MemberLimits {
+        user_id_length_max: 128,
+        user_info_bytes_max: 1024,
     };
-    Some(text.into())
+
+    #[test]
+    fn a_member_is_an_id_and_perhaps_some_info() {
+        for (channel_data, user_id, user_info) in [
+            (
+                r#"{"user_id":"42","user_info":{"name":"Ada"}}"#,
+                "42",
+                r#"{"name":"Ada"}"#,
+            ),
+            (
+                r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#,
+                "10",
+                r#"{"name":"Mr. Channels"}"#,
+            ),
+            (
+                r#"{"user_id":18446744073709551616}"#,
+                "18446744073709551616",
+                "{}",
+            ),
+            // Missing info would make the member vanish from the list, `null` breaks who iterates over it.
+            (r#"{"user_id":"42"}"#, "42", "{}"),
+            (r#"{"user_id":"42","user_info":null}"#, "42", "{}"),
+            // Any JSON will do, in the compact form.
+            (r#"{"user_id":"42","user_info":"Ada"}"#, "42", r#""Ada""#),
+            (r#"{"user_id":"42","user_info":[ 1.0, 2 ]}"#, "42", "[1.0,2]"),
+            (
+                r#" { "user_info" : { "a b" : " \u00e9 " } , "more" : [1] , "user_id" : "é\"" } "#,
+                "é\"",
+                r#"{"a b":" \u00e9 "}"#,
+            ),
+        ] {
+            let member = Member::parse(channel_data, LIMITS).expect(channel_data);
+            assert_eq!(
+                (&*member.user_id, &*member.user_info),
+                (user_id, user_info),
+                "{channel_data}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_names_no_user_is_refused() {
+        for (channel_data, error) in [
+            ("", MemberError::NotAnObject),
+            ("null", MemberError::NotAnObject),
+            ("42", MemberError::NotAnObject),
+            (r#"["42"]"#, MemberError::NotAnObject),
+            (r#"{"user_id":"42""#, MemberError::NotAnObject),
+            (r#"{"user_id":"1","user_id":"2"}"#, MemberError::NotAnObject),
+            ("{}", MemberError::NoUserId),
+            (r#"{"user_id":null}"#, MemberError::NoUserId),
+            (r#"{"user_id":""}"#, MemberError::NoUserId),
+            (r#"{"user_id":true}"#, MemberError::NoUserId),
+            (r#"{"user_id":{"id":1}}"#, MemberError::NoUserId),
+            (r#"{"user_id":["1"]}"#, MemberError::NoUserId),
+        ] {
+            assert_eq!(error.kind(), RefusalKind::Auth);
+            assert_eq!(Member::parse(channel_data, LIMITS), Err(error), "{channel_data}");
+        }
+    }
+
+    #[test]
+    fn limits_are_inclusive() {
+        // The id counts in characters, the info in bytes of its compact form.
+        let member = |id: usize, info: usize| {
+            let (id, info) = ("é".repeat(id), "x".repeat(info - 2));
+            Member::parse(
+                &format!(r#"{{"user_id":"{id}","user_info":   "{info}"   }}"#),
+                LIMITS,
+            )
+        };
+        assert!(member(128, 1024).is_ok());
+        assert_eq!(member(129, 10), Err(MemberError::UserIdTooLong(128)));
+        assert_eq!(member(1, 1025), Err(MemberError::UserInfoTooLarge(1024)));
+        assert_eq!(
+            MemberError::UserInfoTooLarge(1024).kind(),
+            RefusalKind::MemberTooLarge
+        );
+    }
+
+    #[test]
+    fn a_signed_in_user_is_a_member_without_channel_data() {
+        let user = |user_info: Option<&str>| SignedInUser {
+            id: "42".into(),
+            user_info: user_info.map(Arc::from),
+            watchlist: Vec::new(),
+            watchlist_cut: false,
+        };
+        let info =
+            |user: SignedInUser| Member::of_user(&user, LIMITS).map(|member| member.user_info.to_string());
+        assert_eq!(
+            info(user(Some(r#"{"name":"Ada"}"#))),
+            Ok(r#"{"name":"Ada"}"#.to_owned())
+        );
+        assert_eq!(info(user(None)), Ok("{}".to_owned()));
+        let large = "1".repeat(1025);
+        assert_eq!(info(user(Some(&large))), Err(MemberError::UserInfoTooLarge(1024)));
+    }
 }

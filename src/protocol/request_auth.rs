@@ -1,8 +1,8 @@
 //! Signatures of requests to the HTTP API: the parameters that carry them, and the text that was signed.
 //!
-//! Pure: the body's hash and the time are arguments, and no app is looked up. Client libraries differ in what they
-//! escape before they sign, and stacks under them in what they escape afterwards, so there is not one text but a few
-//! candidates.
+//! Pure: the body's hash and the time are arguments, and no app is looked up. Client libraries differ in what
+//! they escape before they sign, and stacks under them in what they escape afterwards, so there is not one
+//! text but a few candidates.
 
 use std::borrow::Cow;
 
@@ -89,8 +89,8 @@ impl<'a> RequestAuth<'a> {
         Ok(())
     }
 
-    /// Whether the request's hash is that of the body that came. A hash of no body is checked too: the Python library
-    /// sends one with every GET.
+    /// Whether the request's hash is that of the body that came. A hash of no body is checked too: the Python
+    /// library sends one with every GET.
     pub fn check_body(&self, body_md5: [u8; 16], body_is_empty: bool) -> Result<(), RequestAuthError> {
         match &self.body_md5 {
             None if body_is_empty => Ok(()),
@@ -100,9 +100,9 @@ impl<'a> RequestAuth<'a> {
         }
     }
 
-    /// Whether one of the texts that the request may have signed gives its signature. The comparison takes the same time
-    /// wherever they differ. `path` and `query` are raw, as received; `prefix` is the part of the path under which a
-    /// proxy serves us.
+    /// Whether one of the texts that the request may have signed gives its signature. The comparison takes
+    /// the same time wherever they differ. `path` and `query` are raw, as received; `prefix` is the path under
+    /// which this server is said to be reached, if it is not the root.
     pub fn verify(
         &self,
         secret: &str,
@@ -124,8 +124,8 @@ impl<'a> RequestAuth<'a> {
     }
 }
 
-/// The texts that a client may have signed for a request, the likeliest first, each once, at least one: for every form of
-/// the path every form of the query.
+/// The texts that a client may have signed for a request, the likeliest first, each once, at least one: for
+/// every form of the path every form of the query.
 pub fn strings_to_sign(method: &str, path: &str, query: &str, prefix: Option<&str>) -> Vec<String> {
     let method = method.to_ascii_uppercase();
     let queries =
@@ -216,3 +216,6 @@ fn decoded(text: &str) -> Cow<'_, str> {
         .decode_utf8()
         .unwrap_or(Cow::Borrowed(text))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! `"1184713.4403225"`: the public name of one socket, the thing that signatures bind to.
 //!
-//! It does not draw the numbers: who accepts sockets does, from a cryptographic source. It is not the small key by
-//! which a socket is found inside the node either.
+//! It does not draw the numbers: who accepts sockets does, from a cryptographic source. It is not the small
+//! key by which a socket is found inside the node either.
 
 use std::fmt;
 
@@ -18,7 +18,6 @@ impl SocketId {
 
     /// Joins two numbers, each in `1..=PART_MAX` (an id outside would be printed, but never parsed again).
     pub fn from_parts(left: u64, right: u64) -> SocketId {
-        debug_assert!((1..=Self::PART_MAX).contains(&left) && (1..=Self::PART_MAX).contains(&right));
         SocketId { left, right }
     }
 
@@ -29,8 +28,8 @@ impl SocketId {
 
     /// Reads an id that this server could have issued, in the one form in which it prints it.
     ///
-    /// `None` is not yet a malformed id, see [`SocketId::is_well_formed`]: `"0.0"` may be sent to the HTTP API, and names
-    /// nobody.
+    /// `None` is not yet a malformed id, see [`SocketId::is_well_formed`]: `"0.0"` may be sent to the HTTP
+    /// API, and names nobody.
     pub fn parse(text: &str) -> Option<SocketId> {
         let (left, right) = text.split_once('.')?;
         Some(SocketId {
@@ -66,5 +65,35 @@ impl fmt::Display for SocketId {
 impl fmt::Debug for SocketId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SocketId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_we_could_have_issued_is_parsed() {
+        for text in ["1.1", "1184713.4403225", "9999999999.9999999999"] {
+            assert_eq!(SocketId::parse(text).expect(text).to_string(), text);
+            assert!(SocketId::is_well_formed(text));
+        }
+        for text in [
+            "0.1",
+            "1.0",
+            "01.1",
+            "1.01",
+            "10000000000.1",
+            "1.99999999999999999999999999",
+        ] {
+            assert_eq!(SocketId::parse(text), None, "{text}");
+            assert!(SocketId::is_well_formed(text), "{text}");
+        }
+        for text in [
+            "", ".", "1", "1.", ".1", "1.2.3", "+1.1", "-1.1", "1.1 ", "1.1\n", "a.b", "1,1", "١.١",
+        ] {
+            assert_eq!(SocketId::parse(text), None, "{text:?}");
+            assert!(!SocketId::is_well_formed(text), "{text:?}");
+        }
     }
 }
