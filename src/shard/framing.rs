@@ -7,14 +7,13 @@
 
 use std::{mem, ops::Range, str};
 
+mod header;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;
 
-/// The longest header of a client's frame: two bytes, eight of length, four of mask.
-const HEAD_BYTES_MAX: usize = 14;
-
-/// The longest payload of a ping, pong or close.
-const CONTROL_BYTES_MAX: usize = 125;
+use header::{CONTROL_BYTES_MAX, ClientFrame, HEAD_BYTES_MAX, Opcode, length};
 
 /// One message of a client. Borrowed: from the input when it came in one piece, else from the [`Reader`].
 #[derive(Debug, PartialEq, Eq)]
@@ -231,10 +230,8 @@ impl Reader<'_> {
             };
             append(payload, &self.input[came], bytes_max);
             if !is_whole {
-                unfinished.frame = Some(ClientFrame {
-                    is_begun: true,
-                    ..frame
-                });
+                frame.is_begun = true;
+                unfinished.frame = Some(frame);
                 return Ok(None);
             }
             if !is_text {
@@ -325,108 +322,6 @@ fn close(payload: &[u8]) -> Result<Message<'_>, FrameError> {
     }
     str::from_utf8(reason).map_err(|_| FrameError::NotUtf8)?;
     Ok(Message::Close { code: Some(code) })
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Opcode {
-    Continuation,
-    Text,
-    Binary,
-    Close,
-    Ping,
-    Pong,
-}
-
-impl Opcode {
-    fn is_control(self) -> bool {
-        matches!(self, Opcode::Close | Opcode::Ping | Opcode::Pong)
-    }
-}
-
-/// A header, and how much of its frame is still to come.
-#[derive(Debug, Clone, Copy)]
-struct ClientFrame {
-    opcode: Opcode,
-    is_final: bool,
-    /// Turned so that its first byte belongs to the next byte due.
-    mask: [u8; 4],
-    bytes_due: usize,
-    /// Some of the payload came with an earlier input.
-    is_begun: bool,
-}
-
-impl ClientFrame {
-    /// The frame and the length of its header; `None`: more bytes are needed. An error stays the same error however
-    /// many bytes follow, so it does not matter in what pieces a header comes.
-    fn parse(bytes: &[u8]) -> Result<Option<(ClientFrame, usize)>, FrameError> {
-        let &[first, second, ref rest @ ..] = bytes else {
-            return Ok(None);
-        };
-        if first & 0x70 != 0 {
-            return Err(FrameError::ReservedBits);
-        }
-        let opcode = match first & 0x0f {
-            0x0 => Opcode::Continuation,
-            0x1 => Opcode::Text,
-            0x2 => Opcode::Binary,
-            0x8 => Opcode::Close,
-            0x9 => Opcode::Ping,
-            0xa => Opcode::Pong,
-            _ => return Err(FrameError::UnknownOpcode),
-        };
-        if second & 0x80 == 0 {
-            return Err(FrameError::Unmasked);
-        }
-        let is_final = first & 0x80 != 0;
-        let short = second & 0x7f;
-        if opcode.is_control() {
-            if !is_final {
-                return Err(FrameError::FragmentedControl);
-            }
-            if usize::from(short) > CONTROL_BYTES_MAX {
-                return Err(FrameError::LongControl);
-            }
-        }
-        let Some((length, length_bytes)) = length(short, rest) else {
-            return Ok(None);
-        };
-        // A length in more bytes than it needs is let through: there is no doubt what it means, the servers that
-        // clients are tested with all read it, and the simplest clients always send the long form.
-        if length >> 63 != 0 {
-            return Err(FrameError::BadLength);
-        }
-        let Some(&mask) = rest.get(length_bytes..).and_then(<[u8]>::first_chunk) else {
-            return Ok(None);
-        };
-        // A length that this machine cannot count is over every limit as well.
-        let bytes_due = usize::try_from(length).unwrap_or(usize::MAX);
-        let frame = ClientFrame {
-            opcode,
-            is_final,
-            mask,
-            bytes_due,
-            is_begun: false,
-        };
-        Ok(Some((frame, 2 + length_bytes + mask.len())))
-    }
-
-    /// Unmasks the next bytes of the payload, in place.
-    fn unmask(&mut self, came: &mut [u8]) {
-        fastwebsockets::unmask(came, self.mask);
-        self.mask.rotate_left(came.len() % 4);
-        self.bytes_due -= came.len();
-    }
-}
-
-/// Reads a length as it follows the two first bytes: the length, and how many bytes beyond those two it took.
-fn length(short: u8, rest: &[u8]) -> Option<(u64, usize)> {
-    match short {
-        126 => rest
-            .first_chunk()
-            .map(|bytes| (u64::from(u16::from_be_bytes(*bytes)), 2)),
-        127 => rest.first_chunk().map(|bytes| (u64::from_be_bytes(*bytes), 8)),
-        _ => Some((u64::from(short), 0)),
-    }
 }
 
 /// Appends what came. Room is made for that and as much again as is held, within the limit: what a header promises
