@@ -117,7 +117,7 @@ impl From<CloseCode> for CloseReason {
             CloseCode::Terminated => CloseReason::Terminated,
             CloseCode::AuthTimeout => CloseReason::AuthTimeout,
             CloseCode::OverCapacity => CloseReason::OverCapacity,
-            CloseCode::Draining => CloseReason::Drain,
+            CloseCode::Draining | CloseCode::GoingAway => CloseReason::Drain,
             CloseCode::SlowConsumer => CloseReason::Slow,
             CloseCode::Reconnect => CloseReason::Reconnect,
             CloseCode::NoPong => CloseReason::PongTimeout,

@@ -73,8 +73,7 @@ impl Node {
                     {
                         Joined::Full => return Err(Refused::PresenceFull),
                         Joined::NewMember => {
-                            let news =
-                                server::member_added(name, &member.user_id, &member.user_info);
+                            let news = server::member_added(name, &member.user_id, &member.user_info);
                             push_to_audience(&mut delivery, channel, state, &news, None, now);
                         }
                         Joined::AnotherSocket => {}

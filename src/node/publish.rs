@@ -7,9 +7,9 @@ use super::{Node, push_to_audience};
 use crate::app::App;
 use crate::hub::channel::{Channel, Topic};
 use crate::hub::namespace::Namespace;
+use crate::protocol::EncodedEvent;
 use crate::protocol::channel_name::ChannelName;
 use crate::protocol::frame::Frame;
-use crate::protocol::EncodedEvent;
 use crate::protocol::socket_id::SocketId;
 
 /// How long a publisher waits for the shards to come below their marks before it is refused.
@@ -21,7 +21,7 @@ const PERMISSION_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Busy;
 
 /// An event that is to reach the subscribers of one or more channels.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
     /// Where to. No channel twice.
     pub channels: Vec<ChannelName>,

@@ -35,7 +35,13 @@ impl Node {
         self.hub
             .enter(namespace, &Topic::Watch(user_id.clone()), |channel, state| {
                 if state.watched.signed_in() {
-                    tell(&mut delivery, channel, state, server::watchlist_events(&[user_id], &[]), now);
+                    tell(
+                        &mut delivery,
+                        channel,
+                        state,
+                        server::watchlist_events(&[user_id], &[]),
+                        now,
+                    );
                 }
             });
     }
@@ -63,7 +69,13 @@ impl Node {
         let mut delivery = self.inboxes().deliver();
         self.hub.step(namespace, channel, |channel, state| {
             if state.watched.offline_due(now) {
-                tell(&mut delivery, channel, state, server::watchlist_events(&[], &[user_id]), now);
+                tell(
+                    &mut delivery,
+                    channel,
+                    state,
+                    server::watchlist_events(&[], &[user_id]),
+                    now,
+                );
             }
         });
     }

@@ -15,6 +15,8 @@ pub const WATCHLIST_TOO_LONG: u16 = 4302;
 /// a page's pusher-js to TLS for its whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseCode {
+    /// 1001: the server is going down, told quietly; established connections only. Clients come back after 1 s.
+    GoingAway,
     /// 1002: broken WebSocket framing. All clients come back, with a delay.
     ProtocolError,
     /// 1003: a binary frame. All clients come back, with a delay.
@@ -66,6 +68,7 @@ impl CloseCode {
     /// The number in the close frame, and in the `pusher:error` before it.
     pub fn number(self) -> u16 {
         match self {
+            CloseCode::GoingAway => 1001,
             CloseCode::ProtocolError => 1002,
             CloseCode::UnsupportedData => 1003,
             CloseCode::InvalidText => 1007,
@@ -89,6 +92,7 @@ impl CloseCode {
     /// A sentence for humans, at most 123 bytes: the room of a close frame.
     pub fn reason(self) -> &'static str {
         match self {
+            CloseCode::GoingAway => "Server is shutting down",
             CloseCode::ProtocolError => "Broken WebSocket frame",
             CloseCode::UnsupportedData => "Binary frames are not supported",
             CloseCode::InvalidText => "Text frame is not valid UTF-8",

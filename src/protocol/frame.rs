@@ -101,7 +101,9 @@ impl Frame {
         struct Event {
             data: String,
         }
-        serde_json::from_slice::<Event>(self.payload()).ok().map(|event| event.data)
+        serde_json::from_slice::<Event>(self.payload())
+            .ok()
+            .map(|event| event.data)
     }
 
     /// What follows the header.

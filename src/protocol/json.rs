@@ -37,7 +37,7 @@ pub(super) fn push(json: &mut Vec<u8>, value: &impl Serialize) {
 
 /// The text of a JSON value without white space between its tokens. Numbers and escapes stay as they were
 /// written.
-pub(super) fn compact(json: &str) -> Cow<'_, str> {
+pub(crate) fn compact(json: &str) -> Cow<'_, str> {
     let mut in_string = false;
     let mut escaped = false;
     let mut is_kept = |c: char| {

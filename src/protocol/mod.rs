@@ -10,7 +10,7 @@ pub mod client;
 pub mod code;
 mod event;
 pub mod frame;
-mod json;
+pub(crate) mod json;
 pub mod presence;
 pub mod request_auth;
 pub mod server;
