@@ -1,5 +1,341 @@
-//! To be described.
+//! The door: builds every part, serves, and leaves in good order. The only place that knows them all.
+//!
+//! Two kinds of threads: the shards, each with its sockets, and a small multi-thread runtime called *control*, where
+//! the listener, the admin port and all that may be slow live, so that none of it can hold a shard.
 
 pub mod admin;
+mod demo;
+mod drain;
+mod handshake;
 pub mod health;
+mod http;
+mod listener;
+mod router;
 pub mod usage;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::admin::AdminState;
+use self::health::Health;
+use self::http::Gate;
+use self::listener::Listening;
+use crate::api::{Api, ApiConfig};
+use crate::app::{AppConfig, Apps};
+use crate::config::Config;
+use crate::hub::inbox::{Entry, Inboxes};
+use crate::metrics::{AppSnapshot, Metrics, Snapshot};
+use crate::node::Node;
+use crate::shard::{self, LiveBytes};
+
+/// Descriptors kept for API calls, the admin port and the process itself, beside sockets.
+const DESCRIPTORS_RESERVED: usize = 512;
+/// After the last close frame, clients have this long to answer it.
+const LAST_CLOSES: Duration = Duration::from_secs(6);
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The main or the admin port.
+    #[error("cannot listen on {host}:{port} ({setting}): {source}")]
+    Listen {
+        /// The host asked for.
+        host: String,
+        /// The port asked for.
+        port: u16,
+        /// The settings that say so.
+        setting: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A metric's name is not legal: the prefix.
+    #[error("metrics.prefix: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A thread or another resource of the system.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// An app that the configuration should have refused.
+    #[error("apps: {0}")]
+    Apps(String),
+}
+
+/// A server at work.
+pub struct Server {
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    node: Arc<Node>,
+    health: Arc<Health>,
+    config: Config,
+    shards: Vec<JoinHandle<()>>,
+    listening: Option<Listening>,
+    tasks: JoinSet<()>,
+    closing: watch::Sender<bool>,
+    stop_admin: Option<oneshot::Sender<()>>,
+    admin: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Binds and serves. To be called on the control runtime, a multi-thread one. Port 0 takes a free port.
+    pub async fn start(config: Config) -> Result<Server, StartError> {
+        let server = &config.server;
+        let listener = bind(
+            &server.host,
+            server.port,
+            server.backlog,
+            "server.host, server.port",
+        )
+        .await?;
+        let admin_listener = match &config.admin {
+            admin if admin.enabled => {
+                Some(bind(&admin.host, admin.port, 128, "admin.host, admin.port").await?)
+            }
+            _ => None,
+        };
+        let address = listener.local_addr()?;
+        let admin_address = admin_listener
+            .as_ref()
+            .map(std::net::TcpListener::local_addr)
+            .transpose()?;
+
+        let metrics = Arc::new(Metrics::new(&config.metrics.prefix, address.port())?);
+        let shards = match server.shards {
+            0 => std::thread::available_parallelism()?.get(),
+            shards => shards,
+        };
+        let inboxes = Inboxes::new(shards, server.inbox_bytes_max);
+        let apps = if config.development() {
+            vec![AppConfig::demo()]
+        } else {
+            config.apps.clone()
+        };
+        let apps = Apps::new(apps).map_err(|faults| StartError::Apps(format!("{faults:?}")))?;
+        let node = Arc::new(Node::new(apps, inboxes, metrics));
+        let live = LiveBytes::default();
+        let health = Arc::new(Health::default());
+        let (closing, is_closing) = watch::channel(false);
+        let gate = Arc::new(Gate {
+            node: node.clone(),
+            api: Api::new(node.clone(), api_config(&config), Handle::current()),
+            health: health.clone(),
+            config: server.clone(),
+            development: config.development(),
+            sockets_max: sockets_max(server.sockets_max),
+            closing: is_closing,
+        });
+        let door: shard::Door = Arc::new(move |shard, stream| http::serve(gate.clone(), shard, stream));
+        let shards = (0..shards)
+            .map(|index| {
+                let total_max = server.outbox_total_bytes_max;
+                shard::start(index as u16, node.clone(), live.clone(), total_max, door.clone())
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+
+        let mut tasks = JoinSet::new();
+        let duties = node.clone();
+        tasks.spawn(async move { duties.work_duties().await });
+        let (stop_admin, admin_stops) = oneshot::channel::<()>();
+        let admin = match admin_listener {
+            None => None,
+            Some(listener) => {
+                let state = Arc::new(admin_state(&node, &health, &live));
+                let stops = async move {
+                    // A sender that is dropped says the same.
+                    let _ = admin_stops.await;
+                };
+                let listener = TcpListener::from_std(listener)?;
+                Some(tokio::spawn(admin::serve(
+                    listener,
+                    state,
+                    admin::Limits::default(),
+                    stops,
+                )))
+            }
+        };
+        let listening = listener::start(listener, node.clone())?;
+        health.started();
+        Ok(Server {
+            address,
+            admin_address,
+            node,
+            health,
+            config,
+            shards,
+            listening: Some(listening),
+            tasks,
+            closing,
+            stop_admin: Some(stop_admin),
+            admin,
+        })
+    }
+
+    /// Where sockets and the HTTP API are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where health and metrics are served.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// The node, for tests and benches that look inside.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Leaves in good order: not ready at once, new sockets refused, the others closed evenly over the configured
+    /// time, requests in hand finished. Returns when all have left, or at the deadline.
+    pub async fn drain(mut self) {
+        let drain = self.config.drain.clone();
+        self.health.drain();
+        tracing::info!(delay_s = drain.delay_s, drain_s = drain.drain_s, "draining");
+        tokio::time::sleep(Duration::from_secs(drain.delay_s.into())).await;
+        let deadline = Instant::now() + Duration::from_secs(drain.drain_s.into()) + LAST_CLOSES;
+        let node = self.node.clone();
+        drain::close_sockets(&node, || sockets_by_shard(&node), &drain).await;
+        // What is left are requests in hand, kept connections, and sockets that answer their close frame.
+        let _ = self.closing.send(true);
+        while connections(&node) > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let left = connections(&node);
+        if left > 0 {
+            tracing::warn!(connections = left, "the deadline has come; dropping what is left");
+        }
+        drop(self.listening.take());
+        self.tasks.abort_all();
+        self.stop().await;
+        tracing::info!("stopped");
+    }
+
+    async fn stop(&mut self) {
+        let mut delivery = self.node.inboxes().deliver();
+        for shard in 0..self.shards.len() {
+            delivery.push(shard as u16, Entry::Stop);
+        }
+        drop(delivery);
+        let shards = std::mem::take(&mut self.shards);
+        let joined =
+            tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
+        let _ = joined.await;
+        drop(self.stop_admin.take());
+        if let Some(admin) = self.admin.take() {
+            let _ = admin.await;
+        }
+    }
+}
+
+impl Drop for Server {
+    /// Without a drain the shards' threads would serve on for ever.
+    fn drop(&mut self) {
+        drop(self.listening.take());
+        let mut delivery = self.node.inboxes().deliver();
+        for shard in 0..self.shards.len() {
+            delivery.push(shard as u16, Entry::Stop);
+        }
+    }
+}
+
+async fn bind(
+    host: &str,
+    port: u16,
+    backlog: u32,
+    setting: &'static str,
+) -> Result<std::net::TcpListener, StartError> {
+    let failed = |source| StartError::Listen {
+        host: host.to_owned(),
+        port,
+        setting,
+        source,
+    };
+    listener::bind(host, port, backlog).await.map_err(failed)
+}
+
+fn api_config(config: &Config) -> ApiConfig {
+    ApiConfig {
+        path_prefix: config.server.path_prefix.clone(),
+        body_bytes_max: config.server.body_bytes_max,
+        body_timeout_s: config.server.request_timeout_s.into(),
+    }
+}
+
+fn admin_state(node: &Arc<Node>, health: &Arc<Health>, live: &LiveBytes) -> AdminState {
+    let (apps, live, truth) = (node.clone(), live.clone(), node.clone());
+    AdminState {
+        metrics: node.metrics().clone(),
+        health: health.clone(),
+        app_enabled: Box::new(move |id| apps.apps().by_id(id).map(|app| app.config.enabled)),
+        snapshot: Box::new(move || snapshot(&truth, &live)),
+    }
+}
+
+/// The gauges, read from the truth.
+fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
+    let apps = node.apps().iter().map(|app| AppSnapshot {
+        app_id: app.id().into(),
+        connected: node.connections(app) as u64,
+        active_channels: node.occupied_channels(app) as u64,
+    });
+    Snapshot {
+        apps: apps.collect(),
+        outbox_bytes: live.get() as u64,
+        inbox_bytes: node
+            .inboxes()
+            .all()
+            .iter()
+            .map(|inbox| inbox.charged_bytes() as u64)
+            .collect(),
+    }
+}
+
+fn sockets_by_shard(node: &Node) -> Vec<usize> {
+    node.inboxes()
+        .all()
+        .iter()
+        .map(|inbox| inbox.connections())
+        .collect()
+}
+
+fn connections(node: &Node) -> usize {
+    sockets_by_shard(node).iter().sum()
+}
+
+/// Raises the limit of open files as far as the system allows. The answer is how many connections that bears.
+fn sockets_max(configured: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if let Some(hard) = limit.maximum {
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(hard),
+                maximum: Some(hard),
+            },
+        );
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let bearable = usize::try_from(files)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(DESCRIPTORS_RESERVED)
+        .max(64);
+    match configured {
+        0 => bearable,
+        configured => {
+            if configured > bearable {
+                tracing::warn!(
+                    "server.sockets_max is {configured}, but the limit of open files bears {bearable}: raise it (ulimit -n)"
+                );
+            }
+            configured.min(bearable)
+        }
+    }
+}

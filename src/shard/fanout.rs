@@ -265,9 +265,7 @@ impl Fanout {
     /// Serves the next seats of a sweep. The answer is where to go on.
     fn sweep(&mut self, index: usize, mut cursor: u32, sink: &mut impl Sink) -> Option<u32> {
         let audience = &mut self.audiences[index];
-        let Some(mut run) = audience.run.take() else {
-            return None;
-        };
+        let mut run = audience.run.take()?;
         let batch = (BATCH_BYTES / run.bytes.len().max(1)).clamp(BATCH_SEATS_MIN, BATCH_SEATS) as u32;
         let batch_end = cursor + batch;
         let goes_on = loop {

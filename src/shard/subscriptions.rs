@@ -29,6 +29,10 @@ pub(super) struct Subscription {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     places: Slab<Subscription>,
+    #[expect(
+        clippy::box_collection,
+        reason = "as a rule absent, and then eight bytes instead of forty-eight"
+    )]
     index: Option<Box<HashMap<Topic, u32>>>,
 }
 

@@ -1,0 +1,212 @@
+//! Which call a method and a path mean. Pure, and without any knowledge of apps: whether the app exists
+//! is asked afterwards, before the signature.
+
+use super::error::ApiError;
+use hyper::Method;
+use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
+use std::borrow::Cow;
+
+/// How the app of a call is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target<'a> {
+    /// By the id in the path.
+    Id(Cow<'a, str>),
+    /// By the `auth_key` in the query: the official Python library asks to terminate a user without
+    /// naming the app in the path.
+    Key,
+}
+
+/// What is asked of the app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Call<'a> {
+    Event,
+    Batch,
+    Channels,
+    Channel(Cow<'a, str>),
+    ChannelUsers(Cow<'a, str>),
+    Connections,
+    TerminateUser(Cow<'a, str>),
+    ReconnectUser(Cow<'a, str>),
+}
+
+/// The path below the prefix under which this server is mounted; the whole path if a proxy has taken the
+/// prefix away already. `prefix` is empty or like `/chat`.
+pub(super) fn below_prefix<'a>(path: &'a str, prefix: &str) -> &'a str {
+    match path.strip_prefix(prefix) {
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
+    }
+}
+
+/// Whether a path (below the prefix) is the HTTP API's to answer, with success or not.
+pub(super) fn is_served(path: &str) -> bool {
+    path.starts_with("/apps/") || (path.starts_with("/users/") && path.ends_with("/terminate_connections"))
+}
+
+/// Reads a path below the prefix. An unknown path is 404, a known one asked with another method 405.
+pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<(Target<'a>, Call<'a>), ApiError> {
+    let segments: SmallVec<[&str; 8]> = path.split('/').skip(1).collect();
+    let (target, call) = match segments[..] {
+        ["apps", app, ref rest @ ..] if !app.is_empty() => (Target::Id(decoded(app)?), call(rest)?),
+        ["users", user, "terminate_connections"] => (Target::Key, Call::TerminateUser(decoded(user)?)),
+        _ => return Err(no_such_call()),
+    };
+    let allow = call.method();
+    if *method != allow {
+        Err(ApiError::WrongMethod { allow })
+    } else {
+        Ok((target, call))
+    }
+}
+
+fn call<'a>(segments: &[&'a str]) -> Result<Call<'a>, ApiError> {
+    Ok(match *segments {
+        ["events"] => Call::Event,
+        ["batch_events"] => Call::Batch,
+        ["channels"] => Call::Channels,
+        ["channels", name] if !name.is_empty() => Call::Channel(decoded(name)?),
+        ["channels", name, "users"] if !name.is_empty() => Call::ChannelUsers(decoded(name)?),
+        ["connections"] => Call::Connections,
+        ["users", user, "terminate_connections"] if !user.is_empty() => Call::TerminateUser(decoded(user)?),
+        ["users", user, "force_reconnect"] if !user.is_empty() => Call::ReconnectUser(decoded(user)?),
+        _ => return Err(no_such_call()),
+    })
+}
+
+impl Call<'_> {
+    fn method(&self) -> &'static str {
+        match self {
+            Call::Event | Call::Batch | Call::TerminateUser(_) | Call::ReconnectUser(_) => "POST",
+            Call::Channels | Call::Channel(_) | Call::ChannelUsers(_) | Call::Connections => "GET",
+        }
+    }
+}
+
+/// One segment with its `%XX` resolved, after the path was cut: a `%2F` in a user id does not cut.
+fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
+    percent_decode_str(segment)
+        .decode_utf8()
+        .map_err(|_| ApiError::bad("The path is not UTF-8 after percent-decoding."))
+}
+
+fn no_such_call() -> ApiError {
+    ApiError::NotFound(
+        "No such call. Below /apps/APP_ID there are events, batch_events, channels, channels/NAME, \
+         channels/NAME/users, connections, users/USER_ID/terminate_connections and \
+         users/USER_ID/force_reconnect."
+            .into(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(app: &str) -> Target<'_> {
+        Target::Id(app.into())
+    }
+
+    #[test]
+    fn every_call_has_its_path_and_method() {
+        for (method, path, expected) in [
+            (Method::POST, "/apps/3/events", (id("3"), Call::Event)),
+            (Method::POST, "/apps/3/batch_events", (id("3"), Call::Batch)),
+            (Method::GET, "/apps/3/channels", (id("3"), Call::Channels)),
+            (
+                Method::GET,
+                "/apps/3/channels/presence-a",
+                (id("3"), Call::Channel("presence-a".into())),
+            ),
+            (
+                Method::GET,
+                "/apps/3/channels/a%40b%3B/users",
+                (id("3"), Call::ChannelUsers("a@b;".into())),
+            ),
+            (
+                Method::GET,
+                "/apps/my%20app/connections",
+                (id("my app"), Call::Connections),
+            ),
+            (
+                Method::POST,
+                "/apps/3/users/a%2Fb/terminate_connections",
+                (id("3"), Call::TerminateUser("a/b".into())),
+            ),
+            (
+                Method::POST,
+                "/apps/3/users/users/force_reconnect",
+                (id("3"), Call::ReconnectUser("users".into())),
+            ),
+            (
+                Method::POST,
+                "/users/42/terminate_connections",
+                (Target::Key, Call::TerminateUser("42".into())),
+            ),
+        ] {
+            assert_eq!(route(&method, path), Ok(expected), "{method} {path}");
+            assert!(is_served(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn another_method_is_405_and_names_the_right_one() {
+        for (method, path, allow) in [
+            (Method::GET, "/apps/3/events", "POST"),
+            (Method::OPTIONS, "/apps/3/events", "POST"),
+            (Method::HEAD, "/apps/3/channels", "GET"),
+            (Method::OPTIONS, "/apps/3/channels", "GET"),
+            (Method::POST, "/apps/3/channels/a/users", "GET"),
+            (Method::DELETE, "/users/42/terminate_connections", "POST"),
+        ] {
+            assert_eq!(
+                route(&method, path),
+                Err(ApiError::WrongMethod { allow }),
+                "{method} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_paths_are_404() {
+        for path in [
+            "/apps/3",
+            "/apps/3/",
+            "/apps//events",
+            "/apps/3/event",
+            "/apps/3/events/",
+            "/apps/3/channels/",
+            "/apps/3/channels//users",
+            "/apps/3/channels/a/members",
+            "/apps/3/users//terminate_connections",
+            "/apps/3/users/42",
+            "/users/42/force_reconnect",
+            "",
+            "apps/3/events",
+        ] {
+            let refused = route(&Method::POST, path).map_err(|e| e.status().as_u16());
+            assert_eq!(refused, Err(404), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_text_is_400() {
+        assert!(matches!(
+            route(&Method::GET, "/apps/3/channels/%ff"),
+            Err(ApiError::BadRequest(_))
+        ));
+    }
+
+    #[test]
+    fn the_prefix_may_be_there_or_taken_away_by_a_proxy() {
+        for (path, prefix, below) in [
+            ("/apps/1/events", "", "/apps/1/events"),
+            ("/chat/apps/1/events", "/chat", "/apps/1/events"),
+            ("/apps/1/events", "/chat", "/apps/1/events"),
+            ("/chatter/apps/1/events", "/chat", "/chatter/apps/1/events"),
+            ("/chat", "/chat", "/chat"),
+        ] {
+            assert_eq!(below_prefix(path, prefix), below);
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! HTTP on a shard: every connection begins here. It is answered here for as long as it stays HTTP; an upgrade hands
+//! the raw stream to the shard and nothing of HTTP is left behind.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::handshake::{self, Circumstances, Granted};
+use super::health::{self, Health};
+use super::router::{Route, route};
+use super::{demo, health::Answer};
+use crate::api::Api;
+use crate::config::ServerConfig;
+use crate::metrics::{CloseReason, ConnectionError};
+use crate::node::Node;
+use crate::protocol::code::CloseCode;
+use crate::protocol::frame::Frame;
+use crate::protocol::server;
+use crate::shard::{Newcomer, Shard};
+
+/// How long a refused client has to answer the close frame.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Answered = Response<Full<Bytes>>;
+
+/// What every connection is served with.
+pub(super) struct Gate {
+    pub(super) node: Arc<Node>,
+    pub(super) api: Api,
+    pub(super) health: Arc<Health>,
+    pub(super) config: ServerConfig,
+    /// Whether the demo page stands at `/`.
+    pub(super) development: bool,
+    /// Connections that the process bears.
+    pub(super) sockets_max: usize,
+    /// Set when connections are to end after the request in hand.
+    pub(super) closing: watch::Receiver<bool>,
+}
+
+/// What becomes of a connection after its last HTTP answer.
+enum After {
+    Socket(Newcomer),
+    Refusal(CloseCode),
+}
+
+/// Serves one connection, on the shard's thread.
+pub(super) fn serve(gate: Arc<Gate>, shard: Rc<Shard>, stream: TcpStream) {
+    tokio::task::spawn_local(async move {
+        let place = Place { shard: Some(shard) };
+        // Boxed, so that what HTTP needs is given back before a socket begins its life.
+        if let Some((stream, early, newcomer)) = Box::pin(speak_http(gate, stream)).await {
+            place.keep().adopt(stream, &early, newcomer);
+        }
+    });
+}
+
+/// The connection's place in the shard's count, given back unless a socket takes it over.
+struct Place {
+    shard: Option<Rc<Shard>>,
+}
+
+impl Place {
+    fn keep(mut self) -> Rc<Shard> {
+        self.shard.take().expect("a place is kept or given back once")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(shard) = &self.shard {
+            shard.connection_gone();
+        }
+    }
+}
+
+async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, Bytes, Newcomer)> {
+    let after = Rc::new(RefCell::new(None));
+    // Until when the next request must have come; none while one is answered.
+    let deadline = Rc::new(Cell::new(Some(
+        Instant::now() + seconds(gate.config.header_timeout_s),
+    )));
+    let service = service_fn({
+        let (gate, after, deadline) = (gate.clone(), after.clone(), deadline.clone());
+        move |request| {
+            let (gate, after, deadline) = (gate.clone(), after.clone(), deadline.clone());
+            Box::pin(async move {
+                deadline.set(None);
+                let answer = answer(&gate, request, &after).await;
+                deadline.set(Some(Instant::now() + seconds(gate.config.keep_alive_s)));
+                Ok::<_, Infallible>(answer)
+            })
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .half_close(true)
+        .max_buf_size(gate.config.header_bytes_max)
+        .serve_connection(TokioIo::new(stream), service);
+
+    let mut closing = gate.closing.clone();
+    let sleep = tokio::time::sleep_until(deadline.get()?);
+    tokio::pin!(sleep);
+    let asked_to_close = closing.wait_for(|closing| *closing);
+    tokio::pin!(asked_to_close);
+    let mut is_closing = false;
+    let ended = poll_fn(|cx| {
+        if !is_closing && asked_to_close.as_mut().poll(cx).is_ready() {
+            is_closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        // While a request is answered its own limits hold; they end within this time too.
+        while sleep.as_mut().poll(cx).is_ready() {
+            match deadline.get() {
+                Some(at) if at <= Instant::now() => return Poll::Ready(None),
+                Some(at) => sleep.as_mut().reset(at),
+                None => sleep
+                    .as_mut()
+                    .reset(Instant::now() + seconds(gate.config.request_timeout_s)),
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            tracing::debug!(%error, "an HTTP connection failed");
+            gate.node.metrics().connection_errors(ConnectionError::Http).inc();
+            return None;
+        }
+        None => {
+            gate.node
+                .metrics()
+                .connection_errors(ConnectionError::Timeout)
+                .inc();
+            return None;
+        }
+    }
+    let after = after.take()?;
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner();
+    match after {
+        After::Socket(newcomer) => Some((stream, parts.read_buf, newcomer)),
+        After::Refusal(code) => {
+            refuse(stream, code).await;
+            None
+        }
+    }
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
+/// Says why, inside the socket, and ends it cleanly: pusher-js counts unclean ends against the transport.
+async fn refuse(mut stream: TcpStream, code: CloseCode) {
+    let mut words = server::closing_error(code).as_bytes().to_vec();
+    words.extend_from_slice(Frame::close(code).as_bytes());
+    let closing = async {
+        stream.write_all(&words).await?;
+        stream.shutdown().await?;
+        let mut answer = [0; 256];
+        while stream.read(&mut answer).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    // Whatever happens, the client is gone afterwards.
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, closing).await;
+}
+
+async fn answer(gate: &Gate, mut request: Request<Incoming>, after: &RefCell<Option<After>>) -> Answered {
+    let path = request.uri().path().to_owned();
+    let route = route(&path, &gate.config.path_prefix);
+    if fastwebsockets::upgrade::is_upgrade_request(&request) {
+        let key = match route {
+            Route::Socket(key) => Some(key),
+            _ => None,
+        };
+        return upgrade(gate, &mut request, key, after);
+    }
+    match route {
+        Route::Socket(_) => upgrade_required(),
+        Route::Api => gate.api.answer(request).await,
+        Route::Other(path) => other(gate, request.method(), path),
+    }
+}
+
+/// Completes the WebSocket handshake whoever asks: a refusal is told inside the socket.
+fn upgrade(
+    gate: &Gate,
+    request: &mut Request<Incoming>,
+    key: Option<&str>,
+    after: &RefCell<Option<After>>,
+) -> Answered {
+    let headers = request.headers();
+    let is_sound = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && headers.contains_key(SEC_WEBSOCKET_KEY)
+        && headers
+            .get(SEC_WEBSOCKET_VERSION)
+            .is_some_and(|version| version == "13");
+    if !is_sound {
+        gate.node
+            .metrics()
+            .connection_errors(ConnectionError::Upgrade)
+            .inc();
+        return upgrade_required();
+    }
+    let decided = match key {
+        None => Err(CloseCode::NoSuchPath),
+        Some(key) => {
+            let query = request.uri().query().unwrap_or_default();
+            let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
+            let words = handshake::Request {
+                key,
+                query,
+                origin,
+                is_tls: false,
+            };
+            let connections: usize = gate
+                .node
+                .inboxes()
+                .all()
+                .iter()
+                .map(|inbox| inbox.connections())
+                .sum();
+            let circumstances = Circumstances {
+                is_draining: gate.health.state().is_draining(),
+                is_full: connections > gate.sockets_max,
+                strict: gate.config.strict_protocol,
+            };
+            handshake::decide(&words, gate.node.apps(), circumstances).map_err(|refused| refused.code)
+        }
+    };
+    // Its future would build a WebSocket with buffers of its own; the shard has its own framing.
+    let Ok((response, _)) = fastwebsockets::upgrade::upgrade(&mut *request) else {
+        gate.node
+            .metrics()
+            .connection_errors(ConnectionError::Upgrade)
+            .inc();
+        return upgrade_required();
+    };
+    *after.borrow_mut() = Some(match decided {
+        Ok(Granted { admission, protocol }) => After::Socket(Newcomer {
+            admission,
+            protocol,
+            strict: gate.config.strict_protocol,
+        }),
+        Err(code) => {
+            gate.node.metrics().closed(CloseReason::from(code)).inc();
+            After::Refusal(code)
+        }
+    });
+    response.map(|_| Full::default())
+}
+
+fn upgrade_required() -> Answered {
+    let text =
+        r#"{"error":"this path speaks WebSocket (version 13): connect with a Pusher client","code":426}"#;
+    let mut response = json(StatusCode::UPGRADE_REQUIRED, text);
+    response
+        .headers_mut()
+        .insert(hyper::header::UPGRADE, HeaderValue::from_static("websocket"));
+    response
+        .headers_mut()
+        .insert(hyper::header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+        .headers_mut()
+        .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    response
+}
+
+fn other(gate: &Gate, method: &Method, path: &str) -> Answered {
+    if gate.development
+        && let Some(page) = demo::page(path)
+    {
+        return page;
+    }
+    let app_enabled = |id: &str| gate.node.apps().by_id(id).map(|app| app.config.enabled);
+    let Some(Answer {
+        status,
+        body,
+        content_type,
+    }) = health::answer(path, gate.health.state(), app_enabled)
+    else {
+        return json(StatusCode::NOT_FOUND, r#"{"error":"no such path","code":404}"#);
+    };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut response = json(
+            StatusCode::METHOD_NOT_ALLOWED,
+            r#"{"error":"use GET","code":405}"#,
+        );
+        response
+            .headers_mut()
+            .insert(hyper::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let mut response = Response::new(Full::from(body.into_owned()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn json(status: StatusCode, text: &'static str) -> Answered {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
