@@ -42,7 +42,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(topic: Topic, metrics: Arc<AppMetrics>, shards: usize) -> Self {
+    pub(crate) fn new(topic: Topic, metrics: Arc<AppMetrics>, shards: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Channel {
             key: ChannelKey(NEXT.fetch_add(1, Ordering::Relaxed)),

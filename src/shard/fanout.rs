@@ -401,3 +401,6 @@ fn send_pieces(sink: &mut impl Sink, seat: Seat, pieces: &[Bytes]) -> u64 {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,398 @@
+//! Whatever joins, leaves, blocks and comes back in the middle of broadcasts: every subscriber gets what was published
+//! while it was there, once, in order, and nobody else does.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::hub::channel::Topic;
+use crate::metrics::Metrics;
+use crate::protocol::ChannelName;
+
+const SLOTS: u32 = 300;
+const CHANNELS: usize = 5;
+/// Each frame of the tests is its number, as four bytes.
+const FRAME_BYTES: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join {
+        slot: u32,
+        channel: usize,
+    },
+    Leave {
+        slot: u32,
+        channel: usize,
+    },
+    /// The socket goes and another client gets its slot, with another descriptor.
+    Replace {
+        slot: u32,
+    },
+    /// Many at once, so that a channel is longer than a batch.
+    Crowd {
+        channel: usize,
+        from: u32,
+        count: u32,
+    },
+    Publish {
+        channel: usize,
+        except: Option<u32>,
+    },
+    Start,
+    Work,
+    /// A socket takes this many bytes and then no more, until it is drained.
+    Block {
+        slot: u32,
+        bytes: usize,
+    },
+    Drain {
+        slot: u32,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let slot = 0..SLOTS;
+    let channel = 0..CHANNELS;
+    prop_oneof![
+        3 => (slot.clone(), channel.clone()).prop_map(|(slot, channel)| Step::Join { slot, channel }),
+        3 => (slot.clone(), channel.clone()).prop_map(|(slot, channel)| Step::Leave { slot, channel }),
+        1 => slot.clone().prop_map(|slot| Step::Replace { slot }),
+        1 => (channel.clone(), slot.clone(), 1..SLOTS)
+            .prop_map(|(channel, from, count)| Step::Crowd { channel, from, count }),
+        6 => (channel, proptest::option::of(slot.clone()))
+            .prop_map(|(channel, except)| Step::Publish { channel, except }),
+        3 => Just(Step::Start),
+        6 => Just(Step::Work),
+        1 => (slot.clone(), 0..40usize).prop_map(|(slot, bytes)| Step::Block { slot, bytes }),
+        1 => slot.prop_map(|slot| Step::Drain { slot }),
+    ]
+}
+
+/// Sockets that remember what they were sent.
+#[derive(Default)]
+struct Wire {
+    /// By slot: the descriptor of the socket that has it now.
+    fds: HashMap<u32, RawFd>,
+    room: HashMap<u32, usize>,
+    parked: HashMap<u32, Vec<u8>>,
+    received: HashMap<RawFd, Vec<u8>>,
+    positions: HashMap<(u32, u32), u32>,
+    counted: BatchCounts,
+    charge: usize,
+}
+
+use std::os::fd::RawFd;
+
+use crate::metrics::BatchCounts;
+
+impl Wire {
+    fn take(&mut self, seat: Seat, bytes: &[u8]) -> usize {
+        assert_eq!(
+            self.fds.get(&seat.slot),
+            Some(&seat.fd),
+            "a descriptor is used after its socket has left"
+        );
+        if self.parked.contains_key(&seat.slot) {
+            return 0;
+        }
+        let room = self.room.get(&seat.slot).copied().unwrap_or(usize::MAX);
+        let taken = bytes.len().min(room);
+        if let Some(room) = self.room.get_mut(&seat.slot) {
+            *room -= taken;
+        }
+        self.received
+            .entry(seat.fd)
+            .or_default()
+            .extend_from_slice(&bytes[..taken]);
+        taken
+    }
+
+    fn drain(&mut self, slot: u32) {
+        self.room.remove(&slot);
+        if let (Some(rest), Some(fd)) = (self.parked.remove(&slot), self.fds.get(&slot)) {
+            self.received.entry(*fd).or_default().extend(rest);
+        }
+    }
+}
+
+impl Sink for Wire {
+    fn send(&mut self, seat: Seat, bytes: &[u8]) -> usize {
+        self.take(seat, bytes)
+    }
+
+    fn send_all(&mut self, seat: Seat, pieces: &[IoSlice<'_>]) -> usize {
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.take(seat, &bytes)
+    }
+
+    fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) {
+        assert_eq!(frames.len() % FRAME_BYTES, 0, "whole frames are parked");
+        self.parked
+            .entry(seat.slot)
+            .or_default()
+            .extend_from_slice(&frames[sent..]);
+    }
+
+    fn moved(&mut self, seat: Seat, position: u32) {
+        self.positions.insert((seat.slot, seat.place), position);
+    }
+
+    fn served(&mut self, _: &Channel, run: &Run) {
+        self.counted.add(run.sent.messages, run.sent.bytes as usize);
+        self.charge -= run.charge;
+    }
+}
+
+/// One membership: what it must hear, and whether it is over.
+#[derive(Default)]
+struct Membership {
+    expected: Vec<u32>,
+    is_over: bool,
+}
+
+struct World {
+    fanout: Fanout,
+    wire: Wire,
+    channels: Vec<Arc<Channel>>,
+    /// By descriptor and channel: memberships one after the other.
+    memberships: HashMap<(RawFd, usize), Vec<Membership>>,
+    seated: HashSet<(u32, usize)>,
+    channel_of: Vec<usize>,
+    next_fd: RawFd,
+}
+
+impl World {
+    fn new() -> World {
+        let metrics = Metrics::new("test", 0).expect("a legal prefix").app("1");
+        let channels = (0..CHANNELS).map(|number| {
+            let name = ChannelName::parse(&format!("channel-{number}"), 200).expect("a legal name");
+            Arc::new(Channel::new(Topic::Channel(name), metrics.clone(), 1))
+        });
+        World {
+            fanout: Fanout::new(LiveBytes::default()),
+            wire: Wire {
+                fds: (0..SLOTS).map(|slot| (slot, 1_000 + slot as RawFd)).collect(),
+                ..Wire::default()
+            },
+            channels: channels.collect(),
+            memberships: HashMap::new(),
+            seated: HashSet::new(),
+            channel_of: Vec::new(),
+            next_fd: 100_000,
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Join { slot, channel } => self.join(slot, channel),
+            Step::Leave { slot, channel } => self.leave(slot, channel),
+            Step::Replace { slot } => {
+                (0..CHANNELS).for_each(|channel| self.leave(slot, channel));
+                self.wire.parked.remove(&slot);
+                self.wire.room.remove(&slot);
+                self.wire.fds.insert(slot, self.next_fd);
+                self.next_fd += 1;
+            }
+            Step::Crowd { channel, from, count } => {
+                (from..(from + count).min(SLOTS)).for_each(|slot| self.join(slot, channel));
+            }
+            Step::Publish { channel, except } => self.publish(channel, except),
+            Step::Start => self.fanout.start(),
+            Step::Work => self.fanout.work(&mut self.wire),
+            Step::Block { slot, bytes } => {
+                self.wire.room.entry(slot).or_insert(bytes);
+            }
+            Step::Drain { slot } => self.wire.drain(slot),
+        }
+    }
+
+    fn join(&mut self, slot: u32, channel: usize) {
+        if !self.seated.insert((slot, channel)) {
+            return;
+        }
+        let fd = self.wire.fds[&slot];
+        let seat = Seat {
+            fd,
+            slot,
+            place: channel as u32,
+        };
+        let position = self.fanout.join(&self.channels[channel], seat);
+        self.wire.positions.insert((slot, channel as u32), position);
+        self.memberships
+            .entry((fd, channel))
+            .or_default()
+            .push(Membership::default());
+    }
+
+    fn leave(&mut self, slot: u32, channel: usize) {
+        if !self.seated.remove(&(slot, channel)) {
+            return;
+        }
+        let position = self.wire.positions[&(slot, channel as u32)];
+        self.fanout
+            .leave(&self.channels[channel], position, &mut self.wire);
+        let fd = self.wire.fds[&slot];
+        let now = self
+            .memberships
+            .get_mut(&(fd, channel))
+            .and_then(|all| all.last_mut());
+        now.expect("it joined before").is_over = true;
+    }
+
+    fn publish(&mut self, channel: usize, except: Option<u32>) {
+        let number = self.channel_of.len() as u32;
+        self.channel_of.push(channel);
+        let except = except.filter(|slot| self.seated.contains(&(*slot, channel)));
+        let position = except.map(|slot| self.wire.positions[&(slot, channel as u32)]);
+        let bytes = Bytes::copy_from_slice(&number.to_be_bytes());
+        if !self
+            .fanout
+            .broadcast(&self.channels[channel], bytes, position, 7, Instant::now())
+        {
+            return;
+        }
+        self.wire.charge += 7;
+        for (slot, _) in self
+            .seated
+            .iter()
+            .filter(|(slot, at)| *at == channel && Some(*slot) != except)
+        {
+            let memberships = self.memberships.get_mut(&(self.wire.fds[slot], channel));
+            let now = memberships.and_then(|all| all.last_mut()).expect("seated");
+            now.expected.push(number);
+        }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if !self.fanout.is_busy() {
+                break;
+            }
+            self.fanout.start();
+            self.fanout.work(&mut self.wire);
+        }
+        assert!(!self.fanout.is_busy(), "the work comes to an end");
+        (0..SLOTS).for_each(|slot| self.wire.drain(slot));
+    }
+
+    fn check(&self) {
+        let mut by_membership: HashMap<(RawFd, usize), Vec<u32>> = HashMap::new();
+        for (fd, bytes) in &self.wire.received {
+            for number in bytes.chunks(FRAME_BYTES) {
+                let Ok(number) = number.try_into().map(u32::from_be_bytes) else {
+                    continue;
+                };
+                by_membership
+                    .entry((*fd, self.channel_of[number as usize]))
+                    .or_default()
+                    .push(number);
+            }
+        }
+        for (who, memberships) in &self.memberships {
+            let mut received = by_membership
+                .remove(who)
+                .unwrap_or_default()
+                .into_iter()
+                .peekable();
+            for membership in memberships {
+                // Who leaves misses what had not yet been sent, from some point on; who stays misses nothing.
+                let mut heard = 0;
+                while let Some(number) = received.next_if(|next| membership.expected.get(heard) == Some(next))
+                {
+                    let _ = number;
+                    heard += 1;
+                }
+                assert!(
+                    membership.is_over || heard == membership.expected.len(),
+                    "{who:?} missed something"
+                );
+            }
+            assert_eq!(
+                received.next(),
+                None,
+                "{who:?} got something twice, out of order or not for it"
+            );
+        }
+        assert!(by_membership.is_empty(), "somebody got what it never joined");
+        assert_eq!(self.wire.charge, 0, "every charge is given back");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn everybody_gets_what_was_published_while_there_once_and_in_order(
+        steps in proptest::collection::vec(step(), 1..400),
+    ) {
+        let mut world = World::new();
+        steps.into_iter().for_each(|step| world.take(step));
+        world.settle();
+        world.check();
+        // All counted: a frame for each who was served, whether it was taken at once or waited.
+        if !world.memberships.values().flatten().any(|membership| membership.is_over) {
+            let expected: usize = world.memberships.values().flatten().map(|m| m.expected.len()).sum();
+            prop_assert_eq!(world.wire.counted.messages, expected as u64);
+        }
+    }
+}
+
+#[test]
+fn a_small_channel_overtakes_a_big_one_at_work() {
+    let mut world = World::new();
+    world.take(Step::Crowd {
+        channel: 0,
+        from: 0,
+        count: SLOTS,
+    });
+    world.take(Step::Publish {
+        channel: 0,
+        except: None,
+    });
+    world.take(Step::Start);
+    world.take(Step::Work);
+    world.take(Step::Join {
+        slot: 299,
+        channel: 1,
+    });
+    world.take(Step::Publish {
+        channel: 1,
+        except: None,
+    });
+    world.take(Step::Start);
+    world.take(Step::Work);
+    world.take(Step::Work);
+    let fd = world.wire.fds[&299];
+    let first: Vec<u8> = world.wire.received[&fd]
+        .iter()
+        .copied()
+        .take(FRAME_BYTES)
+        .collect();
+    assert_eq!(
+        first,
+        1_u32.to_be_bytes(),
+        "the second publication, to the small channel, came first"
+    );
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn frames_that_line_up_behind_a_run_leave_together() {
+    let mut world = World::new();
+    world.take(Step::Join { slot: 0, channel: 0 });
+    for _ in 0..10 {
+        world.take(Step::Publish {
+            channel: 0,
+            except: None,
+        });
+    }
+    world.take(Step::Start);
+    world.take(Step::Work);
+    assert_eq!(
+        world.wire.received[&world.wire.fds[&0]].len(),
+        10 * FRAME_BYTES,
+        "one batch, all ten"
+    );
+}
