@@ -10,6 +10,7 @@ mod audience;
 mod core;
 mod fanout;
 pub mod framing;
+mod input;
 mod live;
 pub mod outbox;
 mod pulse;
@@ -35,7 +36,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
-use self::core::{Core, Pause};
+use self::core::Core;
+use self::input::Pause;
 pub use self::live::LiveBytes;
 use self::session::Session;
 use self::sockets::Socket;

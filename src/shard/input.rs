@@ -1,0 +1,270 @@
+//! What a socket says, from its bytes to what comes of it: the framing reads messages, the session decides, and here
+//! its decisions are carried out on the socket, the fan-out and the node.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Core;
+use super::framing::{FrameError, Message};
+use super::session::{Reaction, Replies};
+use super::sockets::Socket;
+use super::subscriptions::Subscription;
+use crate::hub::channel::Channel;
+use crate::hub::inbox::SocketKey;
+use crate::metrics::{BatchCounts, CloseReason};
+use crate::node::{Joiner, Node, Refused};
+use crate::protocol::channel_name::ChannelName;
+use crate::protocol::client::ClientMessage;
+use crate::protocol::code::{CloseCode, RefusalKind};
+use crate::protocol::frame::Frame;
+use crate::protocol::presence::Member;
+use crate::protocol::server;
+use crate::protocol::user::SignedInUser;
+
+/// Why a socket's input is not worked for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// The shards are above their marks, and this socket publishes.
+    Publications,
+    /// It joins and leaves without end.
+    Membership(Duration),
+}
+
+/// What became of a socket's input: all of it was worked, or a pause is due, or the connection is over.
+pub(super) type Received = ControlFlow<(), Option<Pause>>;
+
+impl Core {
+    /// Works what a socket sent. What it may not say yet is kept in its `unread`.
+    pub(super) fn receive(&mut self, key: SocketKey, input: &mut [u8]) -> Received {
+        let now_s = self.now_s();
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return ControlFlow::Break(());
+        };
+        socket.pulse.hear(now_s);
+        let mut counts = BatchCounts {
+            messages: 0,
+            bytes: input.len() as u64,
+        };
+        let metrics = socket.session.namespace.metrics.clone();
+        let message_bytes_max = socket.session.app().limits.message_bytes_max;
+        // Taken out meanwhile: what a message leads to may touch the socket again.
+        let mut framing = std::mem::take(&mut socket.framing);
+        let mut reader = framing.read(input, message_bytes_max);
+        let received = loop {
+            match reader.next() {
+                Ok(None) => break ControlFlow::Continue(None),
+                Ok(Some(Message::Text(text))) => {
+                    counts.messages += 1;
+                    if let Some(pause) = self.text(key, text) {
+                        let rest = reader.rest();
+                        if let Some(socket) = self.sockets.get_mut(key).filter(|_| !rest.is_empty()) {
+                            socket.unread = Some(rest.into());
+                        }
+                        break ControlFlow::Continue(Some(pause));
+                    }
+                }
+                Ok(Some(Message::Ping(payload))) => self.sockets.control(key, Frame::pong(payload)),
+                Ok(Some(Message::Pong(_))) => {}
+                Ok(Some(Message::Close { code })) => {
+                    self.closed_by_peer(key, code);
+                    break ControlFlow::Break(());
+                }
+                Err(error) => {
+                    self.close(key, close_code(error), CloseReason::from(close_code(error)));
+                    break ControlFlow::Continue(None);
+                }
+            }
+        };
+        metrics.received(counts);
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.framing = framing;
+        }
+        received
+    }
+
+    fn closed_by_peer(&mut self, key: SocketKey, code: Option<u16>) {
+        let Some(socket) = self.sockets.get(key) else {
+            return;
+        };
+        if socket.outbox.is_closing() {
+            return;
+        }
+        if socket.outbox.is_empty() {
+            let echo = code.map_or_else(Frame::close_without_code, |code| Frame::close_with(code, ""));
+            self.sockets.control(key, echo);
+        }
+        self.node.metrics().closed(CloseReason::Client).inc();
+    }
+
+    fn text(&mut self, key: SocketKey, text: &str) -> Option<Pause> {
+        let (now_s, now_ns) = (self.now_s(), self.now_ns());
+        let socket = self
+            .sockets
+            .get_mut(key)
+            .filter(|socket| !socket.outbox.is_closing())?;
+        socket.pulse.speak(now_s);
+        let reaction = match ClientMessage::parse(text) {
+            Ok(message) => socket.session.handle(message, &socket.subscriptions, now_ns),
+            Err(error) => {
+                let answer = server::error(None, &error.to_string(), error.channel());
+                self.sockets.reply(key, answer);
+                return None;
+            }
+        };
+        self.react(key, reaction)
+    }
+
+    fn react(&mut self, key: SocketKey, reaction: Reaction) -> Option<Pause> {
+        match reaction {
+            Reaction::Nothing => None,
+            Reaction::Reply(replies) => self.reply_all(key, replies),
+            Reaction::Subscribe(name, member) => {
+                self.subscribe(key, &name, member.as_ref());
+                self.charge_membership(key)
+            }
+            Reaction::AcknowledgeAgain(place) => {
+                let socket = self.sockets.get(key)?;
+                let held = socket.subscriptions.get(place)?;
+                let joiner = Joiner {
+                    shard: self.shard,
+                    socket: key,
+                    place,
+                    token: held.token,
+                };
+                self.node
+                    .acknowledge_again(&socket.session.namespace, &held.channel, joiner);
+                self.charge_membership(key)
+            }
+            Reaction::Unsubscribe(place) => {
+                self.leave(key, place);
+                self.charge_membership(key)
+            }
+            Reaction::Publish(place, frame) => {
+                let socket = self.sockets.get(key)?;
+                let held = socket.subscriptions.get(place)?;
+                let session = &socket.session;
+                self.node
+                    .relay_client_event(&session.namespace, &held.channel, &frame, session.socket_id);
+                (!self.node.may_publish()).then_some(Pause::Publications)
+            }
+            Reaction::SignIn(user, replies) => {
+                self.reply_all(key, replies);
+                self.sign_in(key, user)
+            }
+        }
+    }
+
+    fn reply_all(&mut self, key: SocketKey, replies: Replies) -> Option<Pause> {
+        replies
+            .into_iter()
+            .for_each(|frame| self.sockets.reply(key, frame));
+        None
+    }
+
+    fn charge_membership(&mut self, key: SocketKey) -> Option<Pause> {
+        let now_ns = self.now_ns();
+        let socket = self.sockets.get_mut(key)?;
+        socket
+            .session
+            .charge_membership(now_ns)
+            .err()
+            .map(Pause::Membership)
+    }
+
+    /// Reserves the next place in a socket's list for what `join` does, and notes what it joined there.
+    fn join_at_next_place<E>(
+        &mut self,
+        key: SocketKey,
+        user_id: Option<Arc<str>>,
+        join: impl FnOnce(&Node, &Socket, Joiner) -> Result<Arc<Channel>, E>,
+    ) -> Result<(), E> {
+        self.tokens = self.tokens.wrapping_add(1);
+        let token = self.tokens;
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return Ok(());
+        };
+        let joiner = Joiner {
+            shard: self.shard,
+            socket: key,
+            place: socket.subscriptions.next_place(),
+            token,
+        };
+        let channel = join(&self.node, socket, joiner)?;
+        socket.subscriptions.insert(Subscription {
+            channel,
+            token,
+            position: None,
+            user_id,
+        });
+        Ok(())
+    }
+
+    fn subscribe(&mut self, key: SocketKey, name: &ChannelName, member: Option<&Member>) {
+        let user_id = member.map(|member| member.user_id.clone());
+        let joined = self.join_at_next_place(key, user_id, |node, socket, joiner| {
+            node.subscribe(&socket.session.namespace, name, joiner, member)
+        });
+        match joined {
+            Ok(()) => {
+                if let Some(socket) = self.sockets.get_mut(key) {
+                    socket.session.is_authorized |= name.kind().needs_auth();
+                }
+            }
+            Err(Refused::PresenceFull) => {
+                let text = "The presence channel has as many members as it may have";
+                let frames =
+                    server::subscription_refused(name.as_str(), RefusalKind::PresenceFull, text, text);
+                frames
+                    .into_iter()
+                    .for_each(|frame| self.sockets.reply(key, frame));
+            }
+        }
+    }
+
+    fn sign_in(&mut self, key: SocketKey, mut user: SignedInUser) -> Option<Pause> {
+        let watchlist = std::mem::take(&mut user.watchlist);
+        let socket = self.sockets.get_mut(key)?;
+        let namespace = socket.session.namespace.clone();
+        let id = user.id.clone();
+        socket.session.is_authorized = true;
+        let was_signed_in = socket.session.user.replace(Box::new(user)).is_some();
+        let earlier = socket.subscriptions.watches();
+        if !was_signed_in {
+            // The id was checked with the characters of channel names.
+            let name = ChannelName::of_user(&id).ok()?;
+            let _ = self.join_at_next_place(key, None, |node, _, joiner| {
+                Ok::<_, Refused>(node.sign_in(&namespace, &name, joiner))
+            });
+            self.node.user_came(&namespace, &id);
+        }
+        earlier.into_iter().for_each(|place| self.leave(key, place));
+        let mut pause = self.charge_membership(key);
+        if !namespace.app.config.watchlist {
+            return pause;
+        }
+        let (mut online, mut offline) = (Vec::new(), Vec::new());
+        for watched in watchlist {
+            let watched: Arc<str> = watched.into();
+            let _ = self.join_at_next_place(key, None, |node, _, joiner| {
+                let (channel, is_online) = node.watch(&namespace, &watched, joiner);
+                if is_online { &mut online } else { &mut offline }.push(watched.clone());
+                Ok::<_, Refused>(channel)
+            });
+            pause = self.charge_membership(key).or(pause);
+        }
+        if let Some(state) = server::watchlist_events(&online, &offline) {
+            self.sockets.reply(key, state);
+        }
+        pause
+    }
+}
+
+fn close_code(error: FrameError) -> CloseCode {
+    match error {
+        FrameError::Binary => CloseCode::UnsupportedData,
+        FrameError::NotUtf8 => CloseCode::InvalidText,
+        FrameError::TooBig => CloseCode::TooBig,
+        _ => CloseCode::ProtocolError,
+    }
+}
