@@ -1,0 +1,44 @@
+# The doors of this repository: `make run`, `make test`, `make lint`, `make bench`.
+
+# Node.js, where `tests/sdk/install` had to bring its own.
+export PATH := $(CURDIR)/tests/sdk/.bin:$(PATH)
+SHELL := /bin/bash
+
+.PHONY: run test unit sdk lint bench tools
+
+# The server with its demo app and the demo page on http://127.0.0.1:6001/
+run:
+	cargo run
+
+# Everything: the Rust tests, then the official clients against the built server.
+test: tools
+	cargo test --workspace --locked
+	$(MAKE) --no-print-directory sdk
+
+# The Rust tests alone.
+unit:
+	cargo test --workspace --locked
+
+# The official clients alone; SUITES="go java" chooses some.
+sdk: tools
+	cargo build --locked
+	node tests/sdk/run.mjs $(SUITES)
+
+lint: tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
+	else echo "!! NOT RUN: cargo deny, which is not installed (cargo install cargo-deny)"; fi
+	@set -e; for file in tests/sdk/*.mjs tests/sdk/node/*.mjs src/server/demo/demo.js; do node --check "$$file"; done
+	@bash -n tests/sdk/install && bash -n .ci/run
+	@tests/sdk/python/.venv/bin/python -m compileall -q -f tests/sdk/python/*.py
+	@if command -v gofmt >/dev/null; then test -z "$$(gofmt -l tests/sdk/go | tee /dev/stderr)"; \
+	else echo "!! NOT RUN: gofmt, which is not installed"; fi
+	@cmp tests/sdk/node/node_modules/pusher-js/dist/web/pusher.min.js src/server/demo/pusher.min.js
+
+bench:
+	cargo bench
+
+# What the tests need besides Rust; a fraction of a second when it is there.
+tools:
+	@tests/sdk/install
