@@ -7,7 +7,7 @@
 
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { ENCRYPTION_MASTER_KEY, MAIN } from "./node/apps.mjs";
@@ -104,9 +104,12 @@ async function runSuite(name, { command, folder, needs = [], build }) {
 async function runProgram(name, [program, ...args], cwd) {
   const counts = { passed: 0, failed: 0 };
   let announced;
+  // Some clients print stack traces of things they put up with: shown only if a test fails.
+  const complaintsPath = path.join(OUTPUT, `${name}.stderr`);
+  const complaints = openSync(complaintsPath, "w");
   const child = spawn(program, args, {
     cwd,
-    stdio: ["ignore", "pipe", "inherit"],
+    stdio: ["ignore", "pipe", complaints],
     env: {
       ...process.env,
       SDK_HOST: server.host,
@@ -134,11 +137,13 @@ async function runProgram(name, [program, ...args], cwd) {
   }
   const how = await ended;
   clearTimeout(timer);
+  closeSync(complaints);
   const clean = how === 0 && announced > 0 && announced === counts.passed;
   if (!clean && counts.failed === 0) {
     counts.failed = 1;
     console.log(`not ok ${name}: ended with ${how} after ${counts.passed} of ${announced ?? "unknown many"} tests`);
   }
+  if (counts.failed > 0) console.log(readFileSync(complaintsPath, "utf8").trimEnd());
   return counts;
 }
 

@@ -105,7 +105,7 @@ function log(id, ...parts) {
   const line = document.createElement("li");
   const time = document.createElement("time");
   time.textContent = new Date().toLocaleTimeString([], { hour12: false });
-  line.append(time, ...parts);
+  line.append(time, ...parts.flatMap((part) => [" ", part]));
   list.append(line);
   while (list.children.length > 50) list.firstChild.remove();
   list.scrollTop = list.scrollHeight;

@@ -8,6 +8,7 @@ export const MAIN = {
   client_events: true,
   subscription_count_events: true,
   watchlist: true,
+  watch_grace_ms: 300,
 };
 
 /** Asks clients to ping after two silent seconds. */

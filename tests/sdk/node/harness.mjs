@@ -6,8 +6,8 @@ const DEADLINE_MS = 20_000;
 const tests = [];
 
 /** Declares a test. `body` gets `t`, whose `after(fn)` registers what is to be undone afterwards. */
-export function test(name, body) {
-  tests.push({ name, body });
+export function test(name, body, { ms = DEADLINE_MS } = {}) {
+  tests.push({ name, body, ms });
 }
 
 /** Runs what was declared, one after the other, then `finish`, and ends the process. */
@@ -18,10 +18,10 @@ export async function run(finish = async () => {}) {
     finish().finally(() => process.exit(1));
   });
   let failed = 0;
-  for (const { name, body } of tests) {
+  for (const { name, body, ms } of tests) {
     const undo = [];
     try {
-      await within(DEADLINE_MS, "the test", body({ after: (fn) => undo.push(fn) }));
+      await within(ms, "the test", body({ after: (fn) => undo.push(fn) }));
       process.stdout.write(`ok ${name}\n`);
     } catch (error) {
       failed += 1;

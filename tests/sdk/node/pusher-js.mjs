@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { AUTHORIZED, BRISK, DISABLED, MAIN, PLAIN, SMALL } from "./apps.mjs";
 import { AUTH_URL, api, client, connected, errorCode, get, options, PusherJs, subscribed } from "./clients.mjs";
 import { collect, fresh, next, run, test, until } from "./harness.mjs";
-import { freePort, Server } from "./server.mjs";
+import { Server } from "./server.mjs";
 
 test("connects and is given a socket id", async (t) => {
   const pusher = await connected(t);
@@ -310,12 +310,15 @@ test("200 channels at once: each acknowledged, each delivering", async (t) => {
   await Promise.all(arrivals);
 });
 
+// pusher-js tries again one second after a crash, and if that meets a closed port, only some fifteen seconds later.
+const BACK_MS = 40_000;
 for (const [how, signal] of [
   ["a restart (drained)", "stop"],
   ["a crash (killed)", "kill"],
 ]) {
-  test(`after ${how} the client is back by itself, with all its channels`, async (t) => {
-    const server = await Server.start({ name: `restart-${signal}`, port: await freePort(), settings: { drain_seconds: 1 } });
+  const name = `after ${how} the client is back by itself, with all its channels`;
+  const body = async (t) => {
+    const server = await Server.start({ name: `restart-${signal}` });
     t.after(() => server.kill());
     const pusher = await connected(t, { user: "ada", port: server.port });
     const names = [fresh("news"), fresh("private-orders"), fresh("presence-room")];
@@ -323,19 +326,22 @@ for (const [how, signal] of [
     for (const name of names) channels.push(await subscribed(pusher, name));
     const before = pusher.connection.socket_id;
 
-    const lost = next(pusher.connection, "connecting");
-    await Promise.all([lost, server[signal]()]);
-    const back = Promise.all([
-      next(pusher.connection, "connected", { ms: 15_000 }),
-      ...channels.map((channel) => next(channel, "pusher:subscription_succeeded", { ms: 15_000 })),
-    ]);
+    await server[signal]();
     await server.spawn();
-    await back;
+    await until(
+      "the new process has all three channels",
+      async () => {
+        const there = (await (await api(MAIN, server).get({ path: "/channels" })).json()).channels;
+        return names.every((name) => name in there) && channels.every((channel) => channel.subscribed);
+      },
+      BACK_MS,
+    );
     assert.notEqual(pusher.connection.socket_id, before);
     const arrivals = channels.map((channel) => next(channel, "ev"));
     await api(MAIN, server).trigger(names, "ev", {});
     await Promise.all(arrivals);
-  });
+  };
+  test(name, body, { ms: 2 * BACK_MS });
 }
 
 await run();

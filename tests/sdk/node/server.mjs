@@ -26,11 +26,10 @@ export async function freePort() {
 
 /** A running server. `apps: null` leaves them out: development mode with its demo app. */
 export class Server {
-  static async start({ name = "server", apps = APPS, port, settings = {} } = {}) {
+  static async start({ name = "server", apps = APPS, port } = {}) {
     const server = new Server();
     server.name = name;
     server.apps = apps;
-    server.settings = settings;
     server.host = HOST;
     server.port = port ?? (await freePort());
     server.adminPort = await freePort();
@@ -48,8 +47,9 @@ export class Server {
       config,
       JSON.stringify(
         {
-          server: { host: this.host, port: this.port, ...this.settings },
+          server: { host: this.host, port: this.port },
           admin: { host: this.host, port: this.adminPort },
+          drain: { drain_s: 1 },
           ...(this.apps ? { apps: this.apps } : {}),
         },
         null,

@@ -82,7 +82,8 @@ def connected(**options):
     options = options if "auth_endpoint" in options else {"secret": APP["secret"], **options}
     client = pysher.Pusher(APP["key"], secure=False, custom_host=HOST, port=PORT, **options)
     client.connect()
-    after(lambda: client.disconnect(5))
+    # pysher takes three seconds to hang up; nobody needs to wait for it.
+    after(lambda: threading.Thread(target=client.disconnect, daemon=True).start())
     until("pysher is connected", lambda: client.connection.state == "connected")
     return client
 
@@ -105,6 +106,18 @@ def collect(channel, event):
     arrived = []
     channel.bind(event, arrived.append)
     return arrived
+
+
+def listen_in(client):
+    """Every (event, channel) that arrives on a channel, also those that come before `subscribe` has returned."""
+    heard, handle = [], client.connection.event_handler
+
+    def listen(event, data, channel):
+        heard.append((event, channel))
+        handle(event, data, channel)
+
+    client.connection.event_handler = listen
+    return heard
 
 
 def auth_endpoint():
