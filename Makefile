@@ -27,7 +27,7 @@ sdk: tools
 lint: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; \
 	else echo "!! NOT RUN: cargo deny, which is not installed (cargo install cargo-deny)"; fi
 	@set -e; for file in tests/sdk/*.mjs tests/sdk/node/*.mjs src/server/demo/demo.js; do node --check "$$file"; done
 	@bash -n tests/sdk/install && bash -n .ci/run
