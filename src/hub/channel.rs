@@ -161,13 +161,15 @@ pub enum CountTelling {
 impl CountPacing {
     /// The count changed to `count`.
     pub fn changed(&mut self, count: usize, now: Instant) -> CountTelling {
-        if self.waiting {
-            return CountTelling::No;
-        }
-        match self.told {
-            Some((at, _)) if count > COUNT_PACED_ABOVE && now < at + COUNT_INTERVAL => {
+        let next = self
+            .told
+            .map(|(at, _)| at + COUNT_INTERVAL)
+            .filter(|next| now < *next);
+        match next {
+            Some(_) if count > COUNT_PACED_ABOVE && self.waiting => CountTelling::No,
+            Some(next) if count > COUNT_PACED_ABOVE => {
                 self.waiting = true;
-                CountTelling::At(at + COUNT_INTERVAL)
+                CountTelling::At(next)
             }
             _ => {
                 self.told = Some((now, count));
@@ -229,5 +231,64 @@ impl Watched {
 
     fn is_forgotten(&self) -> bool {
         self.sockets == 0 && !self.shown_online
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *START.get_or_init(Instant::now) + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_small_channel_tells_every_change_of_its_count() {
+        let mut counts = CountPacing::default();
+        for count in [1, 2, 3, 2, 100] {
+            assert_eq!(counts.changed(count, at(0)), CountTelling::Now);
+        }
+    }
+
+    #[test]
+    fn a_big_channel_tells_its_count_once_in_five_seconds_and_the_last_one_always() {
+        let mut counts = CountPacing::default();
+        assert_eq!(counts.changed(101, at(0)), CountTelling::Now);
+        assert_eq!(counts.changed(102, at(10)), CountTelling::At(at(5_000)));
+        assert_eq!(
+            counts.changed(103, at(20)),
+            CountTelling::No,
+            "it will be told already"
+        );
+        assert!(counts.due(103, at(5_000)));
+        assert_eq!(counts.changed(104, at(5_001)), CountTelling::At(at(10_000)));
+        assert_eq!(counts.changed(103, at(5_002)), CountTelling::No);
+        assert!(!counts.due(103, at(10_000)), "nothing new");
+    }
+
+    #[test]
+    fn a_channel_that_became_small_tells_at_once_again() {
+        let mut counts = CountPacing::default();
+        assert_eq!(counts.changed(101, at(0)), CountTelling::Now);
+        assert_eq!(counts.changed(102, at(10)), CountTelling::At(at(5_000)));
+        assert_eq!(counts.changed(100, at(20)), CountTelling::Now);
+        assert!(!counts.due(100, at(5_000)));
+    }
+
+    #[test]
+    fn a_page_reload_is_silent_to_watchers() {
+        let grace = Duration::from_secs(3);
+        let mut watched = Watched::default();
+        assert!(watched.signed_in());
+        assert!(!watched.signed_in(), "a second socket is no news");
+        assert_eq!(watched.signed_out(at(0), grace), None, "one is left");
+        assert_eq!(watched.signed_out(at(0), grace), Some(at(3_000)));
+        assert!(!watched.signed_in(), "back within the grace");
+        assert!(!watched.offline_due(at(3_000)));
+        assert_eq!(watched.signed_out(at(4_000), grace), Some(at(7_000)));
+        assert!(!watched.offline_due(at(6_999)));
+        assert!(watched.offline_due(at(7_000)));
+        assert!(watched.signed_in(), "online again is news again");
     }
 }

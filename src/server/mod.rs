@@ -27,9 +27,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::admin::AdminState;
-use self::health::Health;
+use self::health::{Health, Trouble};
 use self::http::Gate;
 use self::listener::Listening;
+use self::usage::Memory;
 use crate::api::{Api, ApiConfig};
 use crate::app::{AppConfig, Apps};
 use crate::config::Config;
@@ -40,6 +41,10 @@ use crate::shard::{self, LiveBytes};
 
 /// Descriptors kept for API calls, the admin port and the process itself, beside sockets.
 const DESCRIPTORS_RESERVED: usize = 512;
+/// How often it is looked whether there is room for more sockets.
+const CAPACITY_LOOKS: Duration = Duration::from_secs(1);
+/// Above this share of the memory there is, `/accept-traffic` says no. Percent.
+const MEMORY_PERCENT_MAX: f64 = 90.0;
 /// After the last close frame, clients have this long to answer it.
 const LAST_CLOSES: Duration = Duration::from_secs(6);
 
@@ -123,13 +128,14 @@ impl Server {
         let live = LiveBytes::default();
         let health = Arc::new(Health::default());
         let (closing, is_closing) = watch::channel(false);
+        let sockets_max = sockets_max(server.sockets_max);
         let gate = Arc::new(Gate {
             node: node.clone(),
             api: Api::new(node.clone(), api_config(&config), Handle::current()),
             health: health.clone(),
             config: server.clone(),
             development: config.development(),
-            sockets_max: sockets_max(server.sockets_max),
+            sockets_max,
             closing: is_closing,
         });
         let door: shard::Door = Arc::new(move |shard, stream| http::serve(gate.clone(), shard, stream));
@@ -143,6 +149,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         let duties = node.clone();
         tasks.spawn(async move { duties.work_duties().await });
+        tasks.spawn(watch_capacity(node.clone(), health.clone(), sockets_max));
         let (stop_admin, admin_stops) = oneshot::channel::<()>();
         let admin = match admin_listener {
             None => None,
@@ -308,6 +315,17 @@ fn sockets_by_shard(node: &Node) -> Vec<usize> {
 
 fn connections(node: &Node) -> usize {
     sockets_by_shard(node).iter().sum()
+}
+
+/// Keeps health told whether there is room for more sockets.
+async fn watch_capacity(node: Arc<Node>, health: Arc<Health>, sockets_max: usize) {
+    let mut looks = tokio::time::interval(CAPACITY_LOOKS);
+    loop {
+        looks.tick().await;
+        health.set(Trouble::Sockets, connections(&node) >= sockets_max);
+        let is_short = Memory::read().is_ok_and(|memory| memory.percent() > MEMORY_PERCENT_MAX);
+        health.set(Trouble::Memory, is_short);
+    }
 }
 
 /// Raises the limit of open files as far as the system allows. The answer is how many connections that bears.
