@@ -122,3 +122,139 @@ fn protocol(query: &str, strict: bool) -> Result<u8, CloseCode> {
     }
     Ok(protocol)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::AppConfig;
+
+    const CALM: Circumstances = Circumstances {
+        is_draining: false,
+        is_full: false,
+        strict: false,
+    };
+
+    fn app(id: &str, change: impl FnOnce(&mut AppConfig)) -> AppConfig {
+        let mut config = AppConfig {
+            id: id.into(),
+            key: format!("key-{id}"),
+            ..AppConfig::demo()
+        };
+        change(&mut config);
+        config
+    }
+
+    fn apps() -> Apps {
+        let all = [
+            app("1", |_| {}),
+            app("2", |app| app.enabled = false),
+            app("3", |app| app.tls_only = true),
+            app("4", |app| app.allowed_origins = vec!["https://a.example".into()]),
+            app("5", |app| app.connections_max = 1),
+        ];
+        Apps::new(all).expect("sound apps")
+    }
+
+    fn decide_for(key: &str, query: &str, circumstances: Circumstances) -> Result<u8, CloseCode> {
+        let request = Request {
+            key,
+            query,
+            origin: Some("https://b.example"),
+            is_tls: false,
+        };
+        decide(&request, &apps(), circumstances)
+            .map(|granted| granted.protocol)
+            .map_err(|refused| refused.code)
+    }
+
+    #[test]
+    fn protocols_4_to_7_are_spoken_and_none_is_taken_for_7() {
+        for (query, decided) in [
+            ("protocol=7&client=js&version=8.6.0&flash=false", Ok(7)),
+            ("client=java&protocol=5", Ok(5)),
+            ("protocol=4", Ok(4)),
+            ("", Ok(7)),
+            ("protocol=3", Err(CloseCode::UnsupportedProtocol)),
+            ("protocol=8", Err(CloseCode::UnsupportedProtocol)),
+            ("protocol=", Err(CloseCode::UnsupportedProtocol)),
+            ("protocol=seven", Err(CloseCode::UnsupportedProtocol)),
+            ("protocol=-7", Err(CloseCode::UnsupportedProtocol)),
+            ("protocol=7&version=x", Ok(7)),
+        ] {
+            assert_eq!(decide_for("key-1", query, CALM), decided, "{query}");
+        }
+    }
+
+    #[test]
+    fn strict_clients_say_what_they_speak() {
+        let strict = Circumstances { strict: true, ..CALM };
+        for (query, decided) in [
+            ("", Err(CloseCode::NoProtocol)),
+            ("protocol=7", Ok(7)),
+            ("protocol=7&version=8.6.0", Ok(7)),
+            ("protocol=7&version=8.6.0-beta.1", Ok(7)),
+            ("protocol=7&version=8..0", Err(CloseCode::BadVersion)),
+            ("protocol=7&version=", Err(CloseCode::BadVersion)),
+        ] {
+            assert_eq!(decide_for("key-1", query, strict), decided, "{query}");
+        }
+    }
+
+    #[test]
+    fn the_first_failing_check_gives_the_code() {
+        let draining = Circumstances {
+            is_draining: true,
+            is_full: true,
+            ..CALM
+        };
+        let full = Circumstances {
+            is_full: true,
+            ..CALM
+        };
+        for (key, query, circumstances, code) in [
+            ("nobody", "protocol=1", draining, CloseCode::Draining),
+            ("nobody", "protocol=1", full, CloseCode::UnsupportedProtocol),
+            ("nobody", "protocol=7", full, CloseCode::NoSuchApp),
+            ("key-2", "protocol=7", full, CloseCode::AppDisabled),
+            ("key-3", "protocol=7", full, CloseCode::TlsOnly),
+            ("key-4", "protocol=7", full, CloseCode::OriginNotAllowed),
+            ("key-1", "protocol=7", full, CloseCode::OverCapacity),
+        ] {
+            assert_eq!(decide_for(key, query, circumstances), Err(code));
+        }
+    }
+
+    #[test]
+    fn a_place_in_the_quota_is_held_as_long_as_the_grant() {
+        let apps = apps();
+        let request = Request {
+            key: "key-5",
+            query: "",
+            origin: None,
+            is_tls: false,
+        };
+        let first = decide(&request, &apps, CALM).expect("one place");
+        assert_eq!(
+            decide(&request, &apps, CALM).unwrap_err(),
+            Refused {
+                code: CloseCode::OverQuota
+            }
+        );
+        drop(first);
+        assert!(decide(&request, &apps, CALM).is_ok());
+        let full = Circumstances {
+            is_full: true,
+            ..CALM
+        };
+        assert!(decide(&request, &apps, full).is_err());
+        assert!(
+            decide(&request, &apps, CALM).is_ok(),
+            "a refusal gives the place back"
+        );
+    }
+
+    #[test]
+    fn the_key_is_percent_decoded() {
+        assert_eq!(decide_for("key%2D1", "", CALM), Ok(7));
+    }
+}

@@ -29,3 +29,28 @@ pub(super) fn route<'a>(path: &'a str, prefix: &str) -> Route<'a> {
     }
     Route::Other(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_where_the_protocol_says() {
+        for (path, prefix, expected) in [
+            ("/app/key", "", Route::Socket("key")),
+            ("/app/", "", Route::Other("/app/")),
+            ("/app/key/more", "", Route::Other("/app/key/more")),
+            ("/apps/1/events", "", Route::Api),
+            ("/users/42/terminate_connections", "", Route::Api),
+            ("/up", "", Route::Other("/up")),
+            ("/ws/app/key", "/ws", Route::Socket("key")),
+            ("/ws/apps/1/events", "/ws", Route::Api),
+            // A proxy took the prefix off.
+            ("/app/key", "/ws", Route::Socket("key")),
+            // A path that only begins like the prefix.
+            ("/wss/app/key", "/ws", Route::Other("/wss/app/key")),
+        ] {
+            assert_eq!(route(path, prefix), expected, "{path} behind {prefix:?}");
+        }
+    }
+}

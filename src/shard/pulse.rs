@@ -120,3 +120,78 @@ impl Pulse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: PulseLimits = PulseLimits {
+        activity_timeout_s: 120,
+        pong_wait_s: 30,
+        auth_timeout_s: None,
+        ping_mode: PingMode::Frame,
+    };
+
+    #[test]
+    fn a_silent_socket_is_asked_and_then_given_up() {
+        let mut pulse = Pulse::new(0);
+        assert_eq!(pulse.first(LIMITS), 120);
+        assert_eq!(pulse.beat(119, LIMITS, false, 7), Beat::Wait(120));
+        assert_eq!(pulse.beat(120, LIMITS, false, 7), Beat::Ping(150));
+        assert_eq!(pulse.beat(149, LIMITS, false, 7), Beat::Wait(150));
+        assert_eq!(pulse.beat(150, LIMITS, false, 7), Beat::Close(CloseCode::NoPong));
+    }
+
+    #[test]
+    fn whatever_is_heard_proves_life() {
+        let mut pulse = Pulse::new(0);
+        assert_eq!(pulse.beat(120, LIMITS, false, 7), Beat::Ping(150));
+        pulse.hear(149);
+        assert_eq!(pulse.beat(150, LIMITS, false, 7), Beat::Wait(269));
+        assert_eq!(pulse.beat(269, LIMITS, false, 7), Beat::Ping(299));
+    }
+
+    #[test]
+    fn who_is_not_authorised_in_time_is_closed_however_lively() {
+        let limits = PulseLimits {
+            auth_timeout_s: Some(30),
+            ..LIMITS
+        };
+        let mut pulse = Pulse::new(10);
+        assert_eq!(pulse.first(limits), 40);
+        pulse.hear(39);
+        assert_eq!(pulse.beat(39, limits, false, 7), Beat::Wait(40));
+        assert_eq!(
+            pulse.beat(40, limits, false, 7),
+            Beat::Close(CloseCode::AuthTimeout)
+        );
+        assert_eq!(pulse.beat(40, limits, true, 7), Beat::Wait(159));
+    }
+
+    #[test]
+    fn a_protocol_4_client_that_only_answers_pings_is_closed_after_a_day() {
+        let mut pulse = Pulse::new(0);
+        pulse.hear(IDLE_MAX_S - 1);
+        assert_eq!(
+            pulse.beat(IDLE_MAX_S, LIMITS, true, 4),
+            Beat::Close(CloseCode::Idle)
+        );
+        assert_eq!(
+            pulse.beat(IDLE_MAX_S, LIMITS, true, 5),
+            Beat::Wait(IDLE_MAX_S - 1 + 120)
+        );
+        pulse.speak(IDLE_MAX_S - 1);
+        assert_eq!(
+            pulse.beat(IDLE_MAX_S, LIMITS, true, 4),
+            Beat::Wait(IDLE_MAX_S - 1 + 120)
+        );
+    }
+
+    #[test]
+    fn a_closing_socket_has_five_seconds() {
+        let mut pulse = Pulse::new(0);
+        pulse.close(7);
+        assert_eq!(pulse.beat(8, LIMITS, true, 7), Beat::Wait(12));
+        assert_eq!(pulse.beat(12, LIMITS, true, 7), Beat::Drop);
+    }
+}
