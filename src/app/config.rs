@@ -212,7 +212,10 @@ impl AppConfig {
             }
         }
         if self.secret.is_empty() {
-            fault("secret", "is required (or `secret_file`)");
+            match self.secret_file {
+                Some(_) => fault("secret_file", "holds no secret"),
+                None => fault("secret", "is required (or `secret_file`)"),
+            }
         } else if self.secret.expose() == REDACTED {
             fault(
                 "secret",

@@ -11,7 +11,6 @@ pub struct AdminConfig {
     /// Whether to listen at all.
     pub enabled: bool,
     /// Address or name to listen on.
-    #[schemars(length(min = 1))]
     pub host: String,
     /// Port to listen on. 0 lets the system choose.
     pub port: u16,

@@ -1,21 +1,39 @@
-//! The settings of the whole server, composed of each part's own.
+//! The settings of the whole server, composed of each part's own, read once at start-up.
+//!
+//! The defaults stand at the fields; a JSON file overrides them, the environment overrides the file. What is
+//! wrong stops start-up, all of it told at once. Not here: what a setting does, and the command line.
 
 mod admin;
+mod check;
 mod drain;
+mod env;
+mod file;
+mod hint;
 mod log;
 mod metrics;
+mod path;
+mod problem;
 mod server;
+mod shape;
+
+use std::ffi::OsString;
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 pub use admin::AdminConfig;
 pub use drain::DrainConfig;
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use metrics::MetricsConfig;
+pub use path::KeyPath;
+pub use problem::{ConfigError, Problem};
 pub use server::ServerConfig;
 
-use crate::app::AppConfig;
+use crate::app::{AppConfig, Apps};
+use problem::Report;
+use shape::Shape;
 
 /// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,8 +54,108 @@ pub struct Config {
 }
 
 impl Config {
+    /// Reads the configuration: the defaults, overridden by the file if there is one, overridden by those
+    /// variables of the environment that begin with `FANWIRE_`.
+    ///
+    /// The error holds everything that is wrong: what is unknown, of a wrong type or out of range, and, as
+    /// far as the settings concerned are right by themselves, what does not go together.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Config, ConfigError> {
+        let shape = Shape::of_config();
+        let root = KeyPath::default();
+        let mut report = Report::new(shape.keys(&root));
+
+        let mut settings = json!({});
+        match file.map(file::read) {
+            Some(Ok(written)) => settings = written,
+            Some(Err(text)) => report.add(root.clone(), None, text),
+            None => {}
+        }
+        if !shape.prune(&mut settings, &root, &mut |key, fault| {
+            report.fault(key, None, fault)
+        }) {
+            settings = json!({});
+        }
+        let set_by = env::apply(environment, &shape, &mut settings, &mut report);
+        let variable = |key: &KeyPath| {
+            let mut variables = set_by.iter().rev();
+            variables
+                .find(|(path, _)| path.contains(key))
+                .map(|(_, variable)| variable.as_str())
+        };
+
+        match typed(settings) {
+            Ok(mut config) => {
+                let unread = read_secrets(&mut config);
+                for (key, text) in unread.into_iter().chain(check::contradictions(&config)) {
+                    // What follows from a problem that is told already would only confuse.
+                    if !report.concerns(&key) {
+                        let variable = variable(&key);
+                        report.add(key, variable, text);
+                    }
+                }
+                if report.problems.is_empty() {
+                    return Ok(config);
+                }
+            }
+            Err((key, text)) => {
+                let variable = variable(&key);
+                report.add(key, variable, text);
+            }
+        }
+        Err(ConfigError {
+            problems: report.problems,
+        })
+    }
+
+    /// The JSON schema of the configuration file, with the description, default and range of every setting.
+    pub fn schema() -> Value {
+        shape::schema()
+    }
+
     /// Whether no app is configured, so that the demo app is served.
     pub fn development(&self) -> bool {
         self.apps.is_empty()
     }
+
+    /// The apps to serve: those configured, or the demo app in development mode.
+    pub fn resolve_apps(&self) -> Result<Apps, ConfigError> {
+        let demo = self.development().then(AppConfig::demo);
+        let apps = Apps::new(self.apps.iter().cloned().chain(demo));
+        apps.map_err(|faults| {
+            let problem = |(key, text)| Problem {
+                key,
+                variable: None,
+                text,
+            };
+            ConfigError {
+                problems: check::faults_of_apps(faults).map(problem).collect(),
+            }
+        })
+    }
+}
+
+/// The settings as their types. What fits the shape fits these but for bounds that only a type knows.
+fn typed(settings: Value) -> Result<Config, (KeyPath, String)> {
+    let typed = serde_path_to_error::deserialize(settings);
+    typed.map_err(|error| (KeyPath::new(&error.path().to_string()), error.inner().to_string()))
+}
+
+/// Reads the secrets that stand in files of their own.
+fn read_secrets(config: &mut Config) -> Vec<(KeyPath, String)> {
+    let mut unread = Vec::new();
+    for (index, app) in config.apps.iter_mut().enumerate() {
+        let Some(path) = &app.secret_file else { continue };
+        let secret = match app.secret.is_empty() {
+            true => file::read_secret(path),
+            false => Err("stands beside `secret`: only one of them can be meant".into()),
+        };
+        match secret {
+            Ok(secret) => app.secret = secret,
+            Err(text) => unread.push((KeyPath::new(&format!("apps[{index}].secret_file")), text)),
+        }
+    }
+    unread
 }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// Address or name to listen on. `0.0.0.0` or `::` listens everywhere, and asks for configured `apps`.
-    #[schemars(length(min = 1))]
     pub host: String,
     /// Port for sockets, API and health checks. 0 lets the system choose.
     pub port: u16,

@@ -1,0 +1,241 @@
+//! What settings mean together: combinations that would do nothing, or harm.
+//!
+//! Each setting by itself fits its type and range already. What an app says about itself is the app's own
+//! business and only gathered here.
+
+use super::path::KeyPath;
+use super::server::address;
+use super::{Config, MetricsConfig};
+use crate::app::{AppConfig, Apps, Fault};
+
+/// What is wrong, by the key where it shows.
+type Found = Vec<(KeyPath, String)>;
+
+/// Everything that is wrong with the configuration as a whole.
+pub(super) fn contradictions(config: &Config) -> Found {
+    let mut found = names_and_ports(config);
+    found.extend(public_secrets(config));
+    found.extend(unreachable_limits(config));
+    found.extend(faults_of_apps(
+        Apps::new(config.apps.iter().cloned()).err().unwrap_or_default(),
+    ));
+    found
+}
+
+fn names_and_ports(config: &Config) -> Found {
+    let Config {
+        server,
+        admin,
+        metrics,
+        ..
+    } = config;
+    let not_a_host = "must be an address or a name alone, without scheme, port or path";
+    let rules = [
+        (is_host(&server.host), "server.host", not_a_host),
+        (is_host(&admin.host), "admin.host", not_a_host),
+        (
+            is_path_prefix(&server.path_prefix),
+            "server.path_prefix",
+            "must be empty, or begin with `/` and not end with it, such as `/ws`",
+        ),
+        (
+            is_metric_prefix(metrics),
+            "metrics.prefix",
+            "must be letters, digits and `_`, a digit not being the first",
+        ),
+        (
+            !admin.enabled
+                || server.port != admin.port
+                || server.port == 0
+                || !overlap(&server.host, &admin.host),
+            "admin.port",
+            "is the same as `server.port`: they cannot both listen on it",
+        ),
+    ];
+    let broken = rules.iter().filter(|(holds, ..)| !holds);
+    broken
+        .map(|(_, key, text)| (KeyPath::new(key), text.to_string()))
+        .collect()
+}
+
+/// Everybody knows the secret of the demo app, so nobody from elsewhere may reach it.
+fn public_secrets(config: &Config) -> Found {
+    if config.server.is_loopback() {
+        return Vec::new();
+    }
+    let why =
+        "everybody knows the secret of the demo app, and `server.host` can be reached from other machines";
+    let apps = KeyPath::new("apps");
+    if config.development() {
+        return vec![(apps, format!("no app is configured: {why}; configure `apps`"))];
+    }
+    let public = |app: &AppConfig| app.secret.expose() == AppConfig::DEMO_SECRET;
+    let public = config.apps.iter().enumerate().filter(|(_, app)| public(app));
+    public
+        .map(|(index, _)| {
+            (
+                apps.index(index).key("secret"),
+                format!("{why}; choose another one"),
+            )
+        })
+        .collect()
+}
+
+/// Limits of an app that one of the whole server makes meaningless.
+fn unreachable_limits(config: &Config) -> Found {
+    let server = &config.server;
+    let mut found = Vec::new();
+    for (index, app) in config.apps.iter().enumerate() {
+        let mut compare = |key, bytes, bound, bound_bytes| {
+            if bytes > bound_bytes {
+                let text = format!("can never be reached, since `{bound}` is {bound_bytes}");
+                found.push((KeyPath::new("apps").index(index).key(key), text));
+            }
+        };
+        let (body, outboxes) = ("server.body_bytes_max", "server.outbox_total_bytes_max");
+        compare(
+            "event_data_bytes_max",
+            app.event_data_bytes_max,
+            body,
+            server.body_bytes_max,
+        );
+        compare(
+            "outbox_bytes_max",
+            app.outbox_bytes_max,
+            outboxes,
+            server.outbox_total_bytes_max,
+        );
+    }
+    found
+}
+
+/// What apps say about themselves, with the full paths of the keys.
+pub(super) fn faults_of_apps(faults: Vec<(usize, Fault)>) -> impl Iterator<Item = (KeyPath, String)> {
+    let apps = KeyPath::new("apps");
+    faults
+        .into_iter()
+        .map(move |(index, fault)| (apps.index(index).key(&fault.key), fault.text))
+}
+
+fn is_host(host: &str) -> bool {
+    let is_name = || {
+        host.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+    };
+    address(host).is_some() || (!host.is_empty() && is_name())
+}
+
+fn is_path_prefix(prefix: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'~');
+    prefix.is_empty()
+        || (prefix.starts_with('/')
+            && !prefix.ends_with('/')
+            && !prefix.contains("//")
+            && prefix.bytes().all(plain))
+}
+
+/// Whether the prefix can begin the name of a metric.
+fn is_metric_prefix(metrics: &MetricsConfig) -> bool {
+    let prefix = &metrics.prefix;
+    prefix.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && prefix
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Whether listening on one host takes a port of the other.
+fn overlap(a: &str, b: &str) -> bool {
+    let everywhere = |host: &str| address(host).is_some_and(|address| address.is_unspecified());
+    a.eq_ignore_ascii_case(b) || everywhere(a) || everywhere(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn contradicting_keys(config: Value) -> Vec<String> {
+        let config = serde_json::from_value(config).expect("the settings are right by themselves");
+        contradictions(&config)
+            .into_iter()
+            .map(|(key, _)| key.to_string())
+            .collect()
+    }
+
+    /// An app in order, with some settings changed.
+    fn app(change: Value) -> Value {
+        let mut app = json!({"id": "1", "key": "k", "secret": "s"});
+        for (key, value) in change.as_object().into_iter().flatten() {
+            app[key] = value.clone();
+        }
+        app
+    }
+
+    #[test]
+    fn what_does_nothing_or_harm_is_found() {
+        let public = || app(json!({"secret": "app-secret"}));
+        let table = [
+            (json!({"server": {"host": "0.0.0.0"}}), "apps"),
+            (
+                json!({"server": {"host": "::"}, "apps": [public()]}),
+                "apps[0].secret",
+            ),
+            (
+                json!({"server": {"host": "gateway"}, "apps": [app(json!({})), app(json!({}))]}),
+                "apps[1].id apps[1].key",
+            ),
+            (
+                json!({"server": {"host": "gateway"}, "apps": [public()]}),
+                "apps[0].secret",
+            ),
+            (
+                json!({"server": {"host": "0.0.0.0:6001"}, "apps": [app(json!({}))]}),
+                "server.host",
+            ),
+            (
+                json!({"server": {"host": "http://localhost"}, "apps": [app(json!({}))]}),
+                "server.host",
+            ),
+            (json!({"server": {"path_prefix": "ws"}}), "server.path_prefix"),
+            (json!({"server": {"path_prefix": "/"}}), "server.path_prefix"),
+            (json!({"server": {"path_prefix": "/a//b"}}), "server.path_prefix"),
+            (json!({"server": {"path_prefix": "/a b"}}), "server.path_prefix"),
+            (json!({"admin": {"host": ""}}), "admin.host"),
+            (json!({"admin": {"port": 6001}}), "admin.port"),
+            (json!({"admin": {"port": 6001, "host": "0.0.0.0"}}), "admin.port"),
+            (json!({"metrics": {"prefix": "a-b"}}), "metrics.prefix"),
+            (json!({"metrics": {"prefix": "1a"}}), "metrics.prefix"),
+            (
+                json!({"apps": [app(json!({"event_data_bytes_max": 600_000, "cache_bytes_max": 10}))]}),
+                "apps[0].cache_bytes_max",
+            ),
+            (
+                json!({"server": {"body_bytes_max": 10_000}, "apps": [app(json!({}))]}),
+                "apps[0].event_data_bytes_max",
+            ),
+            (
+                json!({"apps": [app(json!({"outbox_bytes_max": 1_000_000_000}))]}),
+                "apps[0].outbox_bytes_max",
+            ),
+        ];
+        for (config, keys) in table {
+            assert_eq!(contradicting_keys(config.clone()).join(" "), keys, "{config}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_trouble_is_accepted() {
+        let in_order: [Value; 6] = [
+            json!({"admin": {"port": 6001, "host": "127.0.0.2"}}),
+            json!({"admin": {"port": 6001, "enabled": false}}),
+            json!({"admin": {"port": 0}, "server": {"port": 0}}),
+            json!({"server": {"host": "[::1]", "path_prefix": "/a/b-c"}}),
+            json!({"apps": [app(json!({"secret": "app-secret"}))]}),
+            json!({"apps": [app(json!({})), app(json!({"id": "k", "key": "1"}))], "server": {"host": "::"}}),
+        ];
+        for config in in_order {
+            assert_eq!(contradicting_keys(config.clone()), [""; 0], "{config}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The configuration as an operator meets it: the example file, the environment, and the binary's answers to
+//! mistakes.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use fanwire::app::{AppConfig, Secret};
+use fanwire::config::{Config, KeyPath};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.json")
+}
+
+fn as_json(config: &Config) -> Value {
+    serde_json::to_value(config).expect("a configuration can be written")
+}
+
+/// What the example file says, in Rust: the defaults, and one app that has to be named.
+fn defaults() -> Config {
+    let secret = Secret::new("app-secret");
+    let app = AppConfig {
+        id: "1".into(),
+        key: "app-key".into(),
+        secret,
+        ..AppConfig::default()
+    };
+    Config {
+        apps: vec![app],
+        ..Config::default()
+    }
+}
+
+fn from_environment(variables: &[(&str, &str)]) -> Config {
+    let variables = variables
+        .iter()
+        .map(|(variable, text)| (variable.into(), text.into()));
+    Config::load(None, variables).expect("a valid configuration")
+}
+
+/// The binary, in an empty environment and a directory of its own.
+struct Fanwire {
+    directory: TempDir,
+    environment: Vec<(String, String)>,
+}
+
+impl Fanwire {
+    fn new() -> Fanwire {
+        Fanwire {
+            directory: TempDir::new().expect("a temporary directory"),
+            environment: Vec::new(),
+        }
+    }
+
+    fn with_file(self, text: &str) -> Fanwire {
+        fs::write(self.directory.path().join("fanwire.json"), text).expect("a file can be written");
+        self.with_env("FANWIRE_CONFIG", "fanwire.json")
+    }
+
+    fn with_config(self, config: &Value) -> Fanwire {
+        self.with_file(&config.to_string())
+    }
+
+    fn with_env(mut self, variable: &str, value: &str) -> Fanwire {
+        self.environment.push((variable.into(), value.into()));
+        self
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fanwire"));
+        command
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.environment.iter().cloned());
+        command.args(arguments).output().expect("the binary starts")
+    }
+
+    /// What `check-config` prints for a configuration that is right.
+    fn checked(&self) -> Value {
+        let output = self.run(&["check-config"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// What the binary says about a configuration that is wrong: the same to `check-config` and at start-up.
+    fn refusal(&self) -> String {
+        let [checked, served] = [&["check-config"][..], &[]].map(|arguments| {
+            let output = self.run(arguments);
+            assert_eq!(
+                (output.status.code(), text(&output.stdout)),
+                (Some(1), String::new())
+            );
+            text(&output.stderr)
+        });
+        assert_eq!(checked, served);
+        checked
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
+}
+
+#[test]
+fn the_example_is_every_setting_at_its_default() {
+    let config = Config::load(Some(&example()), []).expect("the example is valid");
+    assert_eq!(config, defaults());
+}
+
+#[test]
+fn the_example_misses_no_setting() {
+    fn compare(schema: &Value, written: &Value, path: &KeyPath) {
+        if let Some(properties) = schema["properties"].as_object() {
+            let written = written
+                .as_object()
+                .unwrap_or_else(|| panic!("{path} is no section"));
+            let missing: Vec<_> = properties
+                .keys()
+                .filter(|name| !written.contains_key(*name))
+                .collect();
+            assert!(missing.is_empty(), "{path} lacks {missing:?}");
+            properties
+                .iter()
+                .for_each(|(name, schema)| compare(schema, &written[name], &path.key(name)));
+        } else if schema["items"].get("properties").is_some() {
+            compare(&schema["items"], &written[0], &path.index(0));
+        }
+    }
+    let text = fs::read_to_string(example()).expect("the example is there");
+    let written = serde_json::from_str(&text).expect("the example is JSON");
+    compare(&Config::schema(), &written, &KeyPath::default());
+}
+
+/// Every setting that is a single value, with its path in the example and its schema.
+fn scalars(schema: &Value, path: &KeyPath, found: &mut Vec<(KeyPath, Value)>) {
+    if let Some(properties) = schema["properties"].as_object() {
+        properties
+            .iter()
+            .for_each(|(name, schema)| scalars(schema, &path.key(name), found));
+    } else if let Some(items) = schema.get("items") {
+        scalars(items, &path.index(0), found);
+    } else {
+        found.push((path.clone(), schema.clone()));
+    }
+}
+
+/// A value other than the default, as the environment spells it and as JSON.
+fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
+    let of_text = |text: &str| (text.to_owned(), json!(text));
+    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
+    match (path.as_str(), kind) {
+        ("server.path_prefix", _) => of_text("/7"),
+        ("metrics.prefix", _) => of_text("_7"),
+        ("server.host" | "admin.host", _) => of_text("::1"),
+        // Looks like a number, and must stay text.
+        (_, Some("string")) => of_text("7"),
+        (_, Some("boolean")) => {
+            let other = schema["default"] != true;
+            (other.to_string(), json!(other))
+        }
+        (_, Some("integer")) => {
+            let next = schema["default"].as_u64().map(|default| default + 1);
+            let other = schema["enum"][1]
+                .as_u64()
+                .or(next)
+                .expect("a number has a default");
+            (other.to_string(), json!(other))
+        }
+        _ => {
+            let choices = schema["oneOf"]
+                .as_array()
+                .expect("a setting of another type is a choice");
+            let mut others = choices.iter().map(|choice| &choice["const"]);
+            let other = others.find(|&choice| choice != &schema["default"]);
+            of_text(other.and_then(Value::as_str).expect("a choice has two values"))
+        }
+    }
+}
+
+#[test]
+fn every_setting_can_be_overridden_by_the_environment() {
+    let mut settings = Vec::new();
+    scalars(&Config::schema(), &KeyPath::default(), &mut settings);
+    assert!(settings.len() > 50, "only {} settings found", settings.len());
+    for (path, schema) in settings {
+        assert!(
+            schema["description"].is_string() || path.as_str().ends_with(']'),
+            "{path} has no description"
+        );
+        // Secrets do not show in the output that is compared here; they have their own tests.
+        if path.as_str().starts_with("apps[0].secret") {
+            continue;
+        }
+        let (text, value) = another_value(&path, &schema);
+        let variable = (OsString::from(path.env_name()), OsString::from(&text));
+        let config =
+            Config::load(Some(&example()), [variable]).unwrap_or_else(|error| panic!("{path}: {error}"));
+
+        let mut expected = as_json(&defaults());
+        let pointer = format!("/{}", path.as_str().replace(['.', '['], "/").replace(']', ""));
+        match expected.pointer_mut(&pointer) {
+            Some(place) => *place = value,
+            // The first entry of a list that is empty by default.
+            None => {
+                let list = pointer
+                    .strip_suffix("/0")
+                    .and_then(|list| expected.pointer_mut(list));
+                *list.expect("the setting is in the output") = json!([value]);
+            }
+        }
+        assert_eq!(as_json(&config), expected, "{path}");
+    }
+}
+
+#[test]
+fn a_text_from_the_environment_stays_text() {
+    let apps = ("FANWIRE_APPS", r#"[{"id": "1", "key": "k", "secret": "s"}]"#);
+    for name in ["7", "true", "null", "[]", ""] {
+        let config = from_environment(&[apps, ("FANWIRE_APPS__0__NAME", name)]);
+        assert_eq!(config.apps[0].name.as_deref(), Some(name));
+    }
+    let config = from_environment(&[apps, ("FANWIRE_APPS__0__SECRET", "12345")]);
+    assert_eq!(config.apps[0].secret.expose(), "12345");
+}
+
+#[test]
+fn an_app_can_come_from_the_environment_alone() {
+    let config = from_environment(&[
+        ("FANWIRE_APPS__0__ID", "1"),
+        ("FANWIRE_APPS__0__KEY", "k"),
+        ("FANWIRE_APPS__0__SECRET", "s"),
+        ("FANWIRE_SERVER__HOST", "0.0.0.0"),
+    ]);
+    assert!(!config.development());
+    assert!(config.resolve_apps().expect("a valid app").by_key("k").is_some());
+}
+
+#[test]
+fn without_a_configuration_there_is_the_demo_app_on_loopback() {
+    let fanwire = Fanwire::new();
+    assert_eq!(fanwire.checked(), as_json(&Config::default()));
+    let config = Config::default();
+    assert!(config.development() && config.server.is_loopback());
+    let apps = config.resolve_apps().expect("the demo app is valid");
+    let demo = apps.by_key("app-key").expect("the demo app is served");
+    assert_eq!((demo.id(), demo.secret()), ("1", "app-secret"));
+    assert!(demo.config.client_events && demo.config.watchlist && demo.config.subscription_count_events);
+}
+
+#[test]
+fn all_slips_are_told_at_once_with_the_nearest_name() {
+    let refusal = Fanwire::new()
+        .with_config(&json!({
+            "$schema": "fanwire.schema.json",
+            "server": {"prot": 7000, "port": 70000, "shards": "all"},
+            "colour": "blue",
+            "apps": [{"id": 1, "key": "a", "secret": "s", "max_connections": 5}, {"id": "2", "key": "b"}],
+        }))
+        .with_env("FANWIRE_ADMIN__PROT", "9602")
+        .with_env("FANWIRE_DRAIN__CLOSE_CODE", "4000")
+        .refusal();
+    let expected = "\
+fanwire: the configuration cannot be used:
+  apps[0].id: must be text, found a number: put it in quotes
+  apps[0].max_connections: there is no such setting; did you mean `apps[0].connections_max`?
+  colour: there is no such setting
+  server.port: must be a whole number from 0 to 65535, not 70000
+  server.prot: there is no such setting; did you mean `server.port`?
+  server.shards: must be a whole number, found text
+  FANWIRE_ADMIN__PROT: there is no such setting; did you mean FANWIRE_ADMIN__PORT?
+  drain.close_code (FANWIRE_DRAIN__CLOSE_CODE): must be one of 4200, 1001, not 4000
+  apps[1].secret: is required (or `secret_file`)
+";
+    assert_eq!(refusal, expected);
+}
+
+#[test]
+fn a_bad_port_in_the_environment_is_told_with_the_variable() {
+    for (port, problem) in [
+        ("70000", "must be a whole number from 0 to 65535, not 70000"),
+        ("-1", "must be a whole number from 0 to 65535, not -1"),
+        ("6001 ", "must be a whole number"),
+        ("", "must be a whole number"),
+    ] {
+        let refusal = Fanwire::new().with_env("FANWIRE_SERVER__PORT", port).refusal();
+        assert!(
+            refusal.ends_with(&format!("\n  server.port (FANWIRE_SERVER__PORT): {problem}\n")),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn dangerous_combinations_stop_the_start() {
+    let public_secret = json!([{"id": "1", "key": "k", "secret": "app-secret"}]);
+    let redacted = json!([{"id": "1", "key": "k", "secret": "[redacted]"}]);
+    for (config, key) in [
+        (json!({"server": {"host": "0.0.0.0"}}), "apps"),
+        (
+            json!({"server": {"host": "::"}, "apps": public_secret}),
+            "apps[0].secret",
+        ),
+        (json!({"apps": redacted}), "apps[0].secret"),
+        (json!({"admin": {"port": 6001}}), "admin.port"),
+    ] {
+        let refusal = Fanwire::new().with_config(&config).refusal();
+        assert!(
+            refusal.contains(&format!("\n  {key}: ")),
+            "{config} should be refused for {key}: {refusal}"
+        );
+        assert_eq!(refusal.lines().count(), 2, "{refusal}");
+    }
+}
+
+#[test]
+fn the_same_setting_twice_in_one_file_is_refused() {
+    let twice = r#"{"server": {"port": 1}, "server": {"host": "::1"}}"#;
+    let refusal = Fanwire::new().with_file(twice).refusal();
+    assert!(
+        refusal.contains("fanwire.json") && refusal.contains("`server` stands twice"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_by_name() {
+    let refusal = Fanwire::new()
+        .with_env("FANWIRE_CONFIG", "nowhere.json")
+        .refusal();
+    assert!(refusal.contains("cannot read nowhere.json"), "{refusal}");
+    let output = Fanwire::new().run(&["--config", ""]);
+    assert!(!output.status.success() && text(&output.stderr).contains("FANWIRE_CONFIG"));
+}
+
+#[test]
+fn secrets_show_nowhere() {
+    let secret = "5dc3f9bd7e1a";
+    let apps = json!([{"id": "1", "key": "k", "secret": secret}]);
+    let right = Fanwire::new().with_config(&json!({"apps": apps}));
+    assert_eq!(right.checked()["apps"][0]["secret"], "[redacted]");
+    let output = right.run(&["check-config"]);
+    assert!(!(text(&output.stdout) + &text(&output.stderr)).contains(secret));
+
+    // Nor in what is said about a configuration that is wrong, whatever the secret stands in the place of.
+    for config in [
+        json!({"apps": [{"id": "1", "key": "k", "secret": secret, "secret_file": "x"}]}),
+        json!({"apps": [{"id": "1", "key": "k", "secret": [secret]}]}),
+        json!({"apps": [{"id": "1", "key": "k", "secrt": secret}]}),
+        json!({"apps": secret}),
+        json!({"apps": apps, "server": {"port": secret, "host": format!("{secret} ")}}),
+        json!({"apps": apps, "log": {"level": secret}}),
+    ] {
+        let refusal = Fanwire::new().with_config(&config).refusal();
+        assert!(!refusal.contains(secret), "{refusal}");
+    }
+    let half_an_app = format!("[{{\"secret\": \"{secret}\"");
+    for (variable, value) in [("FANWIRE_APPS", half_an_app.as_str()), ("FANWIRE_SECRET", secret)] {
+        let refusal = Fanwire::new().with_env(variable, value).refusal();
+        assert!(
+            refusal.contains(variable) && !refusal.contains(secret),
+            "{refusal}"
+        );
+    }
+    let app = AppConfig {
+        secret: Secret::new(secret),
+        ..AppConfig::demo()
+    };
+    let config = Config {
+        apps: vec![app],
+        ..Config::default()
+    };
+    assert!(!format!("{config:?}").contains(secret));
+}
+
+#[test]
+fn a_secret_may_have_a_file_of_its_own() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("secret");
+    let load = |written: &str| {
+        fs::write(&file, written).expect("a file can be written");
+        let apps = json!([{"id": "1", "key": "k", "secret_file": file}]).to_string();
+        Config::load(None, [("FANWIRE_APPS".into(), apps.into())])
+    };
+    for written in ["s3cret", "s3cret\n", "s3cret\r\n"] {
+        assert_eq!(
+            load(written).expect("a valid configuration").apps[0]
+                .secret
+                .expose(),
+            "s3cret"
+        );
+    }
+    let error = load("\n").expect_err("an empty secret").to_string();
+    assert!(
+        error.ends_with("\n  apps[0].secret_file (FANWIRE_APPS): holds no secret"),
+        "{error}"
+    );
+
+    let missing = json!({"apps": [{"id": "1", "key": "k", "secret_file": "nowhere"}]});
+    let refusal = Fanwire::new().with_config(&missing).refusal();
+    assert!(
+        refusal.contains("\n  apps[0].secret_file: cannot read nowhere"),
+        "{refusal}"
+    );
+    assert_eq!(refusal.lines().count(), 2, "{refusal}");
+}
+
+#[test]
+fn the_command_line_explains_itself() {
+    let fanwire = Fanwire::new();
+    let said = |arguments: &[&str]| {
+        let output = fanwire.run(arguments);
+        assert!(output.status.success());
+        text(&output.stdout)
+    };
+    assert_eq!(
+        said(&["--version"]),
+        format!("fanwire {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    let help = said(&["--help"]);
+    for word in [
+        "--config",
+        "FANWIRE_CONFIG",
+        "FANWIRE_SERVER__HOST",
+        "serve",
+        "check-config",
+        "schema",
+    ] {
+        assert!(help.contains(word), "--help does not mention {word}");
+    }
+    let schema: Value = serde_json::from_str(&said(&["schema"])).expect("JSON");
+    assert_eq!(schema, Config::schema());
+    assert_eq!(
+        schema.pointer("/properties/server/properties/port/default"),
+        Some(&json!(6001))
+    );
+}
