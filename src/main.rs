@@ -1,11 +1,13 @@
-//! The binary: arguments, the log, and nothing else. What it does is in the library.
+//! The binary: arguments, the log, signals, and nothing else. What it does is in the library.
 
 #![allow(
-    clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command's answer belongs on standard output, and why it failed on standard error"
+    reason = "before the log there is, a person is told why the start failed"
 )]
 
+mod welcome;
+
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,6 +15,8 @@ use anyhow::Context;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use fanwire::config::{Config, LogConfig, LogFormat, LogLevel};
+use fanwire::server::Server;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 /// A self-hosted, drop-in replacement for Pusher Channels.
@@ -63,8 +67,8 @@ Examples:
   fanwire --config fanwire.json check-config  is it right, and what does it come to?
   fanwire schema > fanwire.schema.json        for editors, and to read";
 
-const DEVELOPMENT: &str =
-    "development mode: no app is configured, so the demo app is served to this machine only";
+/// Threads for all that is not a socket: admin, large API bodies, and what may be slow.
+const CONTROL_THREADS: usize = 2;
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
@@ -86,16 +90,21 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::CheckConfig => {
             let config = load()?;
-            println!("{}", serde_json::to_string_pretty(&config)?);
+            answer(&serde_json::to_string_pretty(&config)?)?;
             if config.development() {
-                eprintln!("{DEVELOPMENT}");
+                eprintln!("no app is configured: development mode, with the demo app");
             }
             Ok(())
         }
-        Command::Schema => {
-            println!("{}", serde_json::to_string_pretty(&Config::schema())?);
-            Ok(())
-        }
+        Command::Schema => answer(&serde_json::to_string_pretty(&Config::schema())?),
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
+fn answer(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write the answer"),
+        _ => Ok(()),
     }
 }
 
@@ -117,7 +126,8 @@ fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     };
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match config.format {
         LogFormat::Human => log.with_target(false).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
@@ -127,22 +137,56 @@ fn start_log(config: &LogConfig) -> anyhow::Result<()> {
         .context("cannot start the log")
 }
 
-/// Says where the server will listen. Serving itself is not there yet.
 fn start(config: Config) -> anyhow::Result<()> {
-    let apps = config.resolve_apps()?;
-    if config.development() {
-        println!("{DEVELOPMENT}");
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control threads")?;
+    control.block_on(serve(config))
+}
+
+/// Serves until a signal asks to leave, then drains; a second signal does not wait for that.
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::register().context("cannot listen for signals")?;
+    let (development, prefix) = (config.development(), config.server.path_prefix.clone());
+    let server = Server::start(config).await?;
+    let (address, admin) = (server.address(), server.admin_address());
+    match admin {
+        Some(admin) => tracing::info!(%address, %admin, "serving"),
+        None => tracing::info!(%address, "serving"),
     }
-    println!(
-        "sockets and API: {}:{}{}",
-        config.server.host, config.server.port, config.server.path_prefix
-    );
-    if config.admin.enabled {
-        println!("admin: {}:{}", config.admin.host, config.admin.port);
+    if development {
+        answer(&welcome::text(address, &prefix))?;
     }
-    println!(
-        "apps: {}",
-        apps.iter().map(|app| app.id()).collect::<Vec<_>>().join(", ")
-    );
-    Ok(())
+
+    tracing::info!(signal = signals.next().await, "asked to leave");
+    tokio::select! {
+        () = server.drain() => Ok(()),
+        signal = signals.next() => {
+            tracing::warn!(signal, "asked again: leaving at once");
+            std::process::exit(1)
+        }
+    }
+}
+
+/// The signals that ask the server to leave. Registered before it serves: none may end the process undrained.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn register() -> std::io::Result<Signals> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Signals { terminate, interrupt })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }

@@ -1,0 +1,138 @@
+//! The process from outside: it says where it serves, drains at a signal, and leaves at once at a second one.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A server process on ports that the system chose.
+struct Process {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: SocketAddr,
+}
+
+impl Process {
+    fn start(environment: &[(&str, &str)]) -> Process {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fanwire"))
+            .env_clear()
+            .envs([
+                ("FANWIRE_SERVER__PORT", "0"),
+                ("FANWIRE_ADMIN__PORT", "0"),
+                ("FANWIRE_LOG__FORMAT", "json"),
+            ])
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut log = BufReader::new(child.stderr.take().expect("the log is piped"));
+        let serving = entry(&mut log, "serving");
+        let address = serving["address"]
+            .as_str()
+            .and_then(|address| address.parse().ok());
+        Process {
+            child,
+            log,
+            address: address.expect("the log says where it serves"),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("the process is there");
+    }
+
+    fn leaves(&mut self) -> ExitStatus {
+        self.child.wait().expect("the process can be waited for")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Gone already, unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads the log up to the entry with this message.
+fn entry(log: &mut impl BufRead, message: &str) -> Value {
+    let mut seen = String::new();
+    for line in log.lines() {
+        let line = line.expect("the log can be read");
+        let entry: Value = serde_json::from_str(&line).expect("each line of the log is JSON");
+        if entry["message"] == message {
+            return entry;
+        }
+        seen += &line;
+    }
+    panic!("the log ended without `{message}`: {seen}");
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("the server accepts");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("the server reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the server answers");
+    answer
+}
+
+#[test]
+fn it_serves_where_it_says_and_drains_at_sigterm() {
+    let mut process = Process::start(&[
+        ("FANWIRE_DRAIN__DRAIN_S", "0"),
+        ("FANWIRE_SERVER__PATH_PREFIX", "/a"),
+    ]);
+    assert!(
+        get(process.address, "/ready").starts_with("HTTP/1.1 200"),
+        "ready"
+    );
+    process.signal(Signal::TERM);
+    assert!(process.leaves().success());
+
+    let mut welcome = String::new();
+    let mut stdout = process.child.stdout.take().expect("the output is piped");
+    stdout
+        .read_to_string(&mut welcome)
+        .expect("the output can be read");
+    for part in [
+        "new Pusher(\"app-key\"",
+        "wsPath: \"/a\"",
+        &format!("http://{}/a/apps/1/events", process.address),
+    ] {
+        assert!(welcome.contains(part), "the welcome lacks {part}: {welcome}");
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_the_drain() {
+    let mut process = Process::start(&[("FANWIRE_DRAIN__DELAY_S", "3600")]);
+    process.signal(Signal::INT);
+    entry(&mut process.log, "asked to leave");
+    process.signal(Signal::TERM);
+    assert_eq!(process.leaves().code(), Some(1));
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_fanwire"))
+        .env_clear()
+        .envs([
+            ("FANWIRE_SERVER__PORT", port.as_str()),
+            ("FANWIRE_ADMIN__PORT", "0"),
+        ])
+        .output()
+        .expect("the binary starts");
+    let said = String::from_utf8(output.stderr).expect("output is UTF-8");
+    assert!(
+        !output.status.success() && said.contains("server.port") && said.contains(&port),
+        "{said}"
+    );
+}
