@@ -1,11 +1,12 @@
 //! Who asks: from the query's signature to the app. The texts that may have been signed are
 //! `protocol::request_auth`'s; that the app exists and is enabled is looked at here, before any signature.
 
+use std::sync::Arc;
+
 use super::error::ApiError;
 use super::route::Target;
 use crate::app::{App, Apps};
 use crate::protocol::request_auth::{RequestAuth, RequestAuthError};
-use std::sync::Arc;
 
 /// A request as it was signed: path and query raw, the path with whatever prefix it came with.
 #[derive(Clone, Copy, Debug)]
@@ -17,21 +18,27 @@ pub(super) struct Signed<'a> {
     pub(super) prefix: Option<&'a str>,
 }
 
-/// Finds the app and checks all but the body, whose hash the signature covers: so nobody makes the server
-/// read a large body who could not have sent it. `now_s` is Unix time.
+/// The app that a request is about, whoever asks.
+pub(super) fn find<'a>(apps: &'a Apps, target: &Target<'_>, query: &str) -> Result<&'a Arc<App>, ApiError> {
+    match target {
+        Target::Id(id) => apps.by_id(id).ok_or_else(|| no_such_app(id)),
+        Target::Key => {
+            let key = RequestAuth::parse(query)?.key;
+            apps.by_key(&key).ok_or_else(|| wrong_key(&key, "any app"))
+        }
+    }
+}
+
+/// Whether the app itself asks: checks all but the body, whose hash the signature covers, so that nobody makes
+/// the server read a large body who could not have sent it. `now_s` is Unix time.
 pub(super) fn authenticate<'a>(
-    apps: &Apps,
-    target: &Target<'_>,
+    app: &App,
     request: Signed<'a>,
     now_s: i64,
-) -> Result<(Arc<App>, RequestAuth<'a>), ApiError> {
-    let app = match target {
-        Target::Id(id) => enabled(apps.by_id(id).ok_or_else(|| no_such_app(id))?)?,
-        Target::Key => {
-            let key = RequestAuth::parse(request.query)?.key;
-            enabled(apps.by_key(&key).ok_or_else(|| wrong_key(&key, "any app"))?)?
-        }
-    };
+) -> Result<RequestAuth<'a>, ApiError> {
+    if !app.config.enabled {
+        return Err(ApiError::Forbidden(format!("App {} is disabled.", app.id())));
+    }
     let auth = RequestAuth::parse(request.query)?;
     if auth.key != app.key() {
         return Err(wrong_key(&auth.key, &format!("app {}", app.id())));
@@ -44,14 +51,7 @@ pub(super) fn authenticate<'a>(
         request.query,
         request.prefix,
     )?;
-    Ok((Arc::clone(app), auth))
-}
-
-fn enabled(app: &Arc<App>) -> Result<&Arc<App>, ApiError> {
-    match app.config.enabled {
-        true => Ok(app),
-        false => Err(ApiError::Forbidden(format!("App {} is disabled.", app.id()))),
-    }
+    Ok(auth)
 }
 
 fn no_such_app(id: &str) -> ApiError {
@@ -111,7 +111,9 @@ mod tests {
             query,
             prefix: Some("/chat"),
         };
-        authenticate(&apps(), &target, request, NOW_S).map(|(app, _)| app.id().to_owned())
+        let apps = apps();
+        let app = find(&apps, &target, query)?;
+        authenticate(app, request, NOW_S).map(|_| app.id().to_owned())
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Reading a request's body: bounded while it is read, not after; hashed as it arrives, so that no shard
 //! is held by one large body. Does not know what the bytes mean.
 
-use super::error::ApiError;
-use bytes::Bytes;
-use hyper::body::Body;
-use md5::{Digest, Md5};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Body;
+use md5::{Digest, Md5};
+
+use super::error::ApiError;
 
 /// Bytes worked on before the shard gets a turn: hashing them takes some 50 µs.
 const PIECE_BYTES: usize = 32 * 1024;

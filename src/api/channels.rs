@@ -1,6 +1,9 @@
 //! `GET /apps/ID/channels` and `/channels/NAME`: what is asked, and the answers. Pure: who looks the channels
 //! up is `mod.rs`.
 
+use bytes::Bytes;
+use serde::Serialize;
+
 use super::error::ApiError;
 use super::event::channel_name;
 use super::info::{ChannelMap, Counts, Wanted};
@@ -8,8 +11,6 @@ use super::query::parameter;
 use crate::app::Limits;
 use crate::node::{ChannelDetail, ChannelSummary};
 use crate::protocol::ChannelName;
-use bytes::Bytes;
-use serde::Serialize;
 
 const PRESENCE: &str = "presence-";
 

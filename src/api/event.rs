@@ -1,15 +1,17 @@
 //! One event as a server's library describes it, and the rules it must keep to be published. Pure, and about
 //! one event: what a call makes of several is `events`.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
 use super::error::ApiError;
 use super::info::Wanted;
 use crate::app::Limits;
 use crate::node::Publication;
 use crate::protocol::{ChannelName, SocketId, json};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::collections::HashSet;
 
 /// The prefixes of events that only this server may send.
 const RESERVED: [&str; 2] = ["pusher:", "pusher_internal:"];

@@ -1,14 +1,15 @@
 //! `POST /apps/ID/events` and `batch_events`: from a body to publications, all or none of them; and what is
 //! answered when they are published. Pure: who publishes them is `mod.rs`.
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
 use super::error::ApiError;
 use super::event::{Event, EventBody, Str};
 use super::info::{ChannelMap, Counts};
 use crate::app::Limits;
 use crate::node::ChannelDetail;
 use crate::protocol::ChannelName;
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 /// The events of one call, every one of them valid.
 #[derive(Debug, PartialEq)]

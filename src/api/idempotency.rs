@@ -2,10 +2,11 @@
 //! their caller chose. Pure, bounded, and of this node only: a caller who retries at another node is not
 //! recognised there.
 
-use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 /// How long an answer is kept.
 const KEPT_FOR: Duration = Duration::from_secs(120);

@@ -1,9 +1,10 @@
 //! The `info` parameter, which several calls take, and the counts that answer it.
 
+use serde::{Serialize, Serializer};
+
 use super::error::ApiError;
 use crate::node::ChannelDetail;
 use crate::protocol::ChannelName;
-use serde::{Serialize, Serializer};
 
 /// Which attributes of a channel are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,24 +15,26 @@ mod query;
 mod route;
 mod users;
 
-use crate::app::{App, Limits};
-use crate::node::{Busy, Node};
-use auth::Signed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
-use channels::{ChannelQuery, ListQuery};
-use error::ApiError;
-use events::Trigger;
 use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{EXPECT, HeaderMap};
 use hyper::http::request::Parts;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use crate::app::{App, Limits};
+use crate::node::{Busy, Node};
+use auth::Signed;
+use channels::{ChannelQuery, ListQuery};
+use error::ApiError;
+use events::Trigger;
 use idempotency::{Begun, Idempotency};
 use route::Call;
-use serde::Serialize;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::runtime::Handle;
 use users::UsersQuery;
 
 /// A body up to this size is parsed where it was read; a larger one would hold a shard too long.
@@ -46,7 +48,7 @@ const DONE: Bytes = Bytes::from_static(b"{}");
 /// What the HTTP API needs to know of the server it is part of.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// What stands before `/apps/…` in the paths of this server: empty, or like `/chat`.
+    /// What stands before `/apps/…` in the paths of this server: empty, or like `/chat` (a slash behind it means nothing).
     pub path_prefix: String,
     /// Largest body of a request.
     pub body_bytes_max: usize,
@@ -68,17 +70,16 @@ pub struct Api {
 impl Api {
     /// The API of a node. `control` is a multi-thread runtime for what a shard has no time for.
     pub fn new(node: Arc<Node>, config: ApiConfig, control: Handle) -> Api {
+        let path_prefix = config.path_prefix.trim_end_matches('/').to_owned();
         Api {
             node,
-            config,
+            config: ApiConfig {
+                path_prefix,
+                ..config
+            },
             control,
             idempotency: Mutex::default(),
         }
-    }
-
-    /// Whether a path is the API's to answer, if only by a refusal.
-    pub fn serves(&self, path: &str) -> bool {
-        route::is_served(route::below_prefix(path, &self.config.path_prefix))
     }
 
     /// Answers one request, always. To be called where [`tokio::task::spawn_local`] may be.
@@ -87,69 +88,93 @@ impl Api {
         B: Body<Data = Bytes> + Unpin + 'static,
     {
         let (head, mut body) = request.into_parts();
-        match self.call(&head, &mut body).await {
-            Ok(answer) => error::json(answer),
-            Err(refusal) => {
-                tracing::debug!(status = %refusal.status(), text = refusal.text(), "API call refused");
-                // Who expects a "100 Continue" has not begun to send.
-                if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
-                    tokio::task::spawn_local(body::discard(body, DISCARD_FOR));
-                }
-                refusal.response()
+        let answer = match self.find(&head) {
+            Ok((app, call)) => {
+                let received = self.receive(&app, &head, &mut body).await;
+                let received_bytes = received.as_ref().map_or(0, Bytes::len);
+                let answered = match received {
+                    Ok(body) => self.call(&app, call, &head, body).await,
+                    Err(refusal) => Err(refusal),
+                };
+                let answer = answered.map_or_else(refused, error::json);
+                let sent_bytes = answer.body().size_hint().lower();
+                self.node
+                    .namespace(&app)
+                    .metrics
+                    .http_call(received_bytes, sent_bytes as usize);
+                answer
             }
+            Err(refusal) => refused(refusal),
+        };
+        // Who expects a "100 Continue" and was not told to go on has not begun to send.
+        let is_coming = !body.is_end_stream() && !head.headers.contains_key(EXPECT);
+        if is_coming && answer.status() != StatusCode::OK {
+            tokio::task::spawn_local(body::discard(body, DISCARD_FOR));
         }
+        answer
     }
 
-    async fn call<B>(&self, head: &Parts, body: &mut B) -> Result<Bytes, ApiError>
+    /// What is asked, and of which app.
+    fn find<'a>(&self, head: &'a Parts) -> Result<(Arc<App>, Call<'a>), ApiError> {
+        let path = route::below_prefix(head.uri.path(), &self.config.path_prefix);
+        let (target, call) = route::route(&head.method, path)?;
+        let app = auth::find(self.node.apps(), &target, head.uri.query().unwrap_or_default())?;
+        Ok((Arc::clone(app), call))
+    }
+
+    /// The whole body, of a request that is the app's own.
+    async fn receive<B>(&self, app: &App, head: &Parts, body: &mut B) -> Result<Bytes, ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
         let prefix = self.config.path_prefix.as_str();
-        let (target, call) = route::route(&head.method, route::below_prefix(path, prefix))?;
-        let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
         let signed = Signed {
             method: head.method.as_str(),
-            path,
-            query,
-            prefix,
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or_default(),
+            prefix: Some(prefix).filter(|prefix| !prefix.is_empty()),
         };
-        let (app, auth) = auth::authenticate(self.node.apps(), &target, signed, unix_s())?;
+        let auth = auth::authenticate(app, signed, unix_s())?;
         let received = body::receive(body, self.config.body_bytes_max, self.config.body_timeout_s).await?;
         auth.check_body(received.md5, received.bytes.is_empty())?;
+        Ok(received.bytes)
+    }
+
+    /// Does what is asked.
+    async fn call(
+        &self,
+        app: &Arc<App>,
+        call: Call<'_>,
+        head: &Parts,
+        body: Bytes,
+    ) -> Result<Bytes, ApiError> {
+        let query = head.uri.query().unwrap_or_default();
         match call {
-            Call::Event => {
-                self.publish(&app, head, received.bytes, events::parse_event)
-                    .await
-            }
-            Call::Batch => {
-                self.publish(&app, head, received.bytes, events::parse_batch)
-                    .await
-            }
+            Call::Event => self.publish(app, head, body, events::parse_event).await,
+            Call::Batch => self.publish(app, head, body, events::parse_batch).await,
             Call::Channels => {
-                let (query, node) = (ListQuery::parse(query)?, Arc::clone(&self.node));
+                let query = ListQuery::parse(query)?;
+                let (node, app) = (Arc::clone(&self.node), Arc::clone(app));
                 self.aside(move || query.answer(&node.channels(&app, &query.prefix)))
                     .await
             }
             Call::Channel(name) => {
                 let query = ChannelQuery::parse(&name, query, &app.limits)?;
-                Ok(query.answer(&self.node.channel(&app, &query.name)))
+                Ok(query.answer(&self.node.channel(app, &query.name)))
             }
             Call::ChannelUsers(name) => {
-                let (query, node) = (
-                    UsersQuery::parse(&name, query, &app.limits)?,
-                    Arc::clone(&self.node),
-                );
+                let query = UsersQuery::parse(&name, query, &app.limits)?;
+                let (node, app) = (Arc::clone(&self.node), Arc::clone(app));
                 self.aside(move || query.answer(&node.members(&app, &query.name)))
                     .await
             }
-            Call::Connections => Ok(connections_answer(self.node.connections(&app))),
+            Call::Connections => Ok(connections_answer(self.node.connections(app))),
             Call::TerminateUser(id) => {
-                self.node.terminate_user(&app, &id);
+                self.node.terminate_user(app, &id);
                 Ok(DONE)
             }
             Call::ReconnectUser(id) => {
-                self.node.reconnect_user(&app, &id);
+                self.node.reconnect_user(app, &id);
                 Ok(DONE)
             }
         }
@@ -214,6 +239,11 @@ impl Api {
     }
 }
 
+fn refused(refusal: ApiError) -> Response<Full<Bytes>> {
+    tracing::debug!(status = %refusal.status(), text = refusal.text(), "API call refused");
+    refusal.response()
+}
+
 /// The key by which a repeated call is recognised: of the header, else of the body.
 fn idempotency_key(headers: &HeaderMap, trigger: &Trigger) -> Result<Option<String>, ApiError> {
     const MAX: usize = 128;
@@ -241,4 +271,39 @@ fn connections_answer(connections: usize) -> Bytes {
 fn unix_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::AppConfig;
+
+    #[test]
+    fn the_header_names_the_call_before_the_body_does() {
+        let limits = App::new(AppConfig::demo()).expect("the demo app is valid").limits;
+        for (header, in_body, key) in [
+            (None, None, Ok(None)),
+            (None, Some("b"), Ok(Some("b"))),
+            (Some("h"), Some("b"), Ok(Some("h"))),
+            (Some(&"é".repeat(128)[..]), None, Ok(Some(&"é".repeat(128)[..]))),
+            (None, Some(&"é".repeat(129)[..]), Err(())),
+            (Some(""), None, Err(())),
+            (None, Some(""), Err(())),
+        ] {
+            let body =
+                serde_json::json!({"name": "e", "data": "", "channel": "a", "idempotency_key": in_body});
+            let trigger = events::parse_event(body.to_string().as_bytes(), &limits).expect("a valid event");
+            let mut headers = HeaderMap::new();
+            if let Some(header) = header {
+                let value = hyper::header::HeaderValue::from_bytes(header.as_bytes()).expect("a legal value");
+                headers.insert("x-idempotency-key", value);
+            }
+            let found = idempotency_key(&headers, &trigger);
+            assert_eq!(
+                found.as_ref().map(Option::as_deref).map_err(drop),
+                key,
+                "{header:?} {in_body:?}"
+            );
+        }
+    }
 }

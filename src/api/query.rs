@@ -1,8 +1,9 @@
 //! The parameters of a query string that mean something to a call. Those that authenticate it are
 //! `protocol::request_auth`'s.
 
-use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
 
 /// The value of a parameter, percent-decoded. Names are compared without case, as signing lower-cases them;
 /// of several the first counts.

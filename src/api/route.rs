@@ -1,11 +1,13 @@
 //! Which call a method and a path mean. Pure, and without any knowledge of apps: whether the app exists
 //! is asked afterwards, before the signature.
 
-use super::error::ApiError;
+use std::borrow::Cow;
+
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 use smallvec::SmallVec;
-use std::borrow::Cow;
+
+use super::error::ApiError;
 
 /// How the app of a call is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +39,6 @@ pub(super) fn below_prefix<'a>(path: &'a str, prefix: &str) -> &'a str {
         Some(rest) if rest.starts_with('/') => rest,
         _ => path,
     }
-}
-
-/// Whether a path (below the prefix) is the HTTP API's to answer, with success or not.
-pub(super) fn is_served(path: &str) -> bool {
-    path.starts_with("/apps/") || (path.starts_with("/users/") && path.ends_with("/terminate_connections"))
 }
 
 /// Reads a path below the prefix. An unknown path is 404, a known one asked with another method 405.
@@ -145,7 +142,6 @@ mod tests {
             ),
         ] {
             assert_eq!(route(&method, path), Ok(expected), "{method} {path}");
-            assert!(is_served(path), "{path}");
         }
     }
 

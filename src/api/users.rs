@@ -1,15 +1,16 @@
 //! `GET /apps/ID/channels/NAME/users`: the members of a presence channel. Pure: who looks them up is `mod.rs`.
 //! Users who are signed in but no member are not listed anywhere.
 
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
 use super::channels::rendered;
 use super::error::ApiError;
 use super::event::channel_name;
 use super::query::parameter;
 use crate::app::Limits;
 use crate::protocol::{ChannelName, Member};
-use bytes::Bytes;
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 /// The members of one presence channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
