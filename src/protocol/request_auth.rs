@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::auth;
@@ -66,15 +67,17 @@ pub enum RequestAuthError {
 impl<'a> RequestAuth<'a> {
     /// Finds the parameters in the raw query, the part of the target after `?`.
     pub fn parse(query: &'a str) -> Result<RequestAuth<'a>, RequestAuthError> {
-        if required(query, "auth_version")? != "1.0" {
+        let [version, timestamp, key, signature, body_md5] = parameters(query)?;
+        let required = |value: Option<Cow<'a, str>>, name| value.ok_or(RequestAuthError::Missing(name));
+        if required(version, "auth_version")? != "1.0" {
             return Err(RequestAuthError::Version);
         }
-        let timestamp = required(query, "auth_timestamp")?;
+        let timestamp = required(timestamp, "auth_timestamp")?;
         Ok(RequestAuth {
-            key: required(query, "auth_key")?,
+            key: required(key, "auth_key")?,
             timestamp_s: timestamp.parse().map_err(|_| RequestAuthError::Timestamp)?,
-            body_md5: parameter(query, "body_md5")?,
-            signature: required(query, "auth_signature")?,
+            body_md5,
+            signature: required(signature, "auth_signature")?,
         })
     }
 
@@ -111,29 +114,27 @@ impl<'a> RequestAuth<'a> {
         query: &str,
         prefix: Option<&str>,
     ) -> Result<(), RequestAuthError> {
-        let mut candidates = strings_to_sign(method, path, query, prefix);
-        if candidates
-            .iter()
-            .any(|text| auth::verify(secret, text, &self.signature))
+        // Nearly always the first one is it, so the others are not made before it fails.
+        let first = string_to_sign(method, path, query, Values::Decoded);
+        let is_signed = |text: &String| auth::verify(secret, text, &self.signature);
+        if is_signed(&first)
+            || strings_to_sign(method, path, query, prefix)[1..]
+                .iter()
+                .any(is_signed)
         {
             return Ok(());
         }
-        Err(RequestAuthError::Signature {
-            signed: candidates.swap_remove(0),
-        })
+        Err(RequestAuthError::Signature { signed: first })
     }
 }
 
 /// The texts that a client may have signed for a request, the likeliest first, each once, at least one: for
 /// every form of the path every form of the query.
 pub fn strings_to_sign(method: &str, path: &str, query: &str, prefix: Option<&str>) -> Vec<String> {
-    let method = method.to_ascii_uppercase();
-    let queries =
-        [Values::Decoded, Values::Raw, Values::PlusIsSpace].map(|values| signed_query(query, values));
     let mut candidates = Vec::new();
     for path in signed_paths(path, prefix) {
-        for query in &queries {
-            let text = format!("{method}\n{path}\n{query}");
+        for values in [Values::Decoded, Values::Raw, Values::PlusIsSpace] {
+            let text = string_to_sign(method, &path, query, values);
             if !candidates.contains(&text) {
                 candidates.push(text);
             }
@@ -153,23 +154,32 @@ enum Values {
     PlusIsSpace,
 }
 
-fn signed_query(query: &str, values: Values) -> String {
+fn string_to_sign(method: &str, path: &str, query: &str, values: Values) -> String {
     let read = |text| match values {
         Values::Decoded => decoded(text),
         Values::Raw => Cow::Borrowed(text),
         Values::PlusIsSpace => Cow::Owned(decoded(&str::replace(text, "+", " ")).into_owned()),
     };
-    let mut pairs: Vec<(String, Cow<'_, str>)> = pairs(query)
-        .map(|(key, value)| (read(key).to_ascii_lowercase(), read(value)))
+    let mut pairs: SmallVec<[(Cow<'_, str>, Cow<'_, str>); 8]> = pairs(query)
+        .map(|(key, value)| (lower_case(read(key)), read(value)))
         .filter(|(key, _)| key != "auth_signature")
         .collect();
     // Stable: a key given twice keeps its order.
     pairs.sort_by(|left, right| left.0.cmp(&right.0));
-    let pairs: Vec<String> = pairs
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    pairs.join("&")
+    let mut text = String::with_capacity(method.len() + path.len() + query.len() + 2);
+    text.extend(method.chars().map(|c| c.to_ascii_uppercase()));
+    text.extend(["\n", path, "\n"]);
+    for (n, (key, value)) in pairs.iter().enumerate() {
+        text.extend([if n == 0 { "" } else { "&" }, key, "=", value]);
+    }
+    text
+}
+
+fn lower_case(key: Cow<'_, str>) -> Cow<'_, str> {
+    match key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(key.to_ascii_lowercase()),
+        false => key,
+    }
 }
 
 /// The path as received, then with the prefix (or, if it has it, without it); each also decoded.
@@ -190,17 +200,25 @@ fn signed_paths(path: &str, prefix: Option<&str>) -> Vec<String> {
         .collect()
 }
 
-fn required<'a>(query: &'a str, name: &'static str) -> Result<Cow<'a, str>, RequestAuthError> {
-    parameter(query, name)?.ok_or(RequestAuthError::Missing(name))
-}
-
-fn parameter<'a>(query: &'a str, name: &'static str) -> Result<Option<Cow<'a, str>>, RequestAuthError> {
-    let mut found = pairs(query).filter(|(key, _)| decoded(key).eq_ignore_ascii_case(name));
-    let value = found.next().map(|(_, value)| decoded(value));
-    match found.next() {
-        Some(_) => Err(RequestAuthError::Repeated(name)),
-        None => Ok(value),
+/// The parameters that carry a signature, in one pass. None of them may leave open which one counts.
+fn parameters(query: &str) -> Result<[Option<Cow<'_, str>>; 5], RequestAuthError> {
+    const NAMES: [&str; 5] = [
+        "auth_version",
+        "auth_timestamp",
+        "auth_key",
+        "auth_signature",
+        "body_md5",
+    ];
+    let mut found = [const { None }; 5];
+    for (key, value) in pairs(query) {
+        let key = decoded(key);
+        if let Some(n) = NAMES.iter().position(|name| key.eq_ignore_ascii_case(name))
+            && found[n].replace(decoded(value)).is_some()
+        {
+            return Err(RequestAuthError::Repeated(NAMES[n]));
+        }
     }
+    Ok(found)
 }
 
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -212,6 +230,9 @@ fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
 
 /// Without its `%XX`; as it was, if that gives no UTF-8.
 fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
     percent_decode_str(text)
         .decode_utf8()
         .unwrap_or(Cow::Borrowed(text))
