@@ -32,8 +32,7 @@ use self::http::Gate;
 use self::listener::Listening;
 use self::usage::Memory;
 use crate::api::{Api, ApiConfig};
-use crate::app::{AppConfig, Apps};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::hub::inbox::{Entry, Inboxes};
 use crate::metrics::{AppSnapshot, Metrics, Snapshot};
 use crate::node::Node;
@@ -69,9 +68,9 @@ pub enum StartError {
     /// A thread or another resource of the system.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
-    /// An app that the configuration should have refused.
-    #[error("apps: {0}")]
-    Apps(String),
+    /// The apps are wrong: the same that loading a configuration would have said.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 /// A server at work.
@@ -118,12 +117,7 @@ impl Server {
             shards => shards,
         };
         let inboxes = Inboxes::new(shards, server.inbox_bytes_max);
-        let apps = if config.development() {
-            vec![AppConfig::demo()]
-        } else {
-            config.apps.clone()
-        };
-        let apps = Apps::new(apps).map_err(|faults| StartError::Apps(format!("{faults:?}")))?;
+        let apps = config.resolve_apps()?;
         let node = Arc::new(Node::new(apps, inboxes, metrics));
         let live = LiveBytes::default();
         let health = Arc::new(Health::default());

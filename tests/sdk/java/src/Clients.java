@@ -260,7 +260,7 @@ public final class Clients {
             ok(api().trigger(Arrays.asList(one, two), "ev", 1, ada.pusher.getConnection().getSocketId()));
             bobs.expect("ev 1");
             ok(api().trigger(Arrays.asList(one, two), "ev", 2));
-            Harness.equal(adas.reports.next("the second", report -> true), "ev 2");
+            Harness.equal(adas.reports.next("the second", report -> report.startsWith("ev ")), "ev 2");
         });
         Harness.test("http: batch, in order", () -> {
             String name = Harness.fresh("batch");
@@ -272,8 +272,9 @@ public final class Clients {
                 batch.add(new Event(name, "ev", n));
             }
             Harness.equal(ok(api().trigger(batch)), "{}");
+            // A subscribe() just after connecting may go out twice, and is then acknowledged twice.
             for (int n = 0; n < 5; n++) {
-                Harness.equal(listener.reports.next("an event", report -> true), "ev " + n);
+                Harness.equal(listener.reports.next("an event", report -> report.startsWith("ev ")), "ev " + n);
             }
         });
         Harness.test("http: channels, one channel, its users", () -> {
