@@ -107,3 +107,80 @@ impl Presence {
         self.view.get_or_insert_with(fresh).clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MEMBERS_MAX: usize = 4;
+
+    fn member(user: u8, info: u8) -> Member {
+        Member {
+            user_id: user.to_string().into(),
+            user_info: format!("{{\"n\":{info}}}").into(),
+        }
+    }
+
+    /// Joins and leaves of some users; a leave of who is not there does not happen.
+    fn steps() -> impl Strategy<Value = Vec<(bool, u8, u8)>> {
+        proptest::collection::vec((any::<bool>(), 0..6_u8, any::<u8>()), 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn members_are_users_however_many_sockets_they_have(steps in steps()) {
+            let mut presence = Presence::default();
+            // The model: each user's sockets, and the info of the first.
+            let mut model: BTreeMap<String, (u32, String)> = BTreeMap::new();
+            for (joins, user, info) in steps {
+                let member = member(user, info);
+                let id = member.user_id.to_string();
+                if joins {
+                    let is_full = model.len() == MEMBERS_MAX;
+                    let expected = match model.get_mut(&id) {
+                        Some((sockets, _)) => {
+                            *sockets += 1;
+                            Joined::AnotherSocket
+                        }
+                        None if is_full => Joined::Full,
+                        None => {
+                            model.insert(id, (1, member.user_info.to_string()));
+                            Joined::NewMember
+                        }
+                    };
+                    prop_assert_eq!(presence.join(&member, MEMBERS_MAX), expected);
+                } else if let Some((sockets, _)) = model.get_mut(&id) {
+                    *sockets -= 1;
+                    let was_last = *sockets == 0;
+                    model.retain(|_, (sockets, _)| *sockets > 0);
+                    prop_assert_eq!(presence.leave(&id), was_last);
+                } else {
+                    prop_assert!(!presence.leave(&id), "nobody leaves who is not there");
+                }
+                let seen: BTreeMap<String, String> = presence.view().members()
+                    .map(|member| (member.user_id.to_string(), member.user_info.to_string())).collect();
+                let truth = model.iter().map(|(id, (_, info))| (id.clone(), info.clone())).collect();
+                prop_assert_eq!(seen, truth);
+                prop_assert_eq!(presence.user_count(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_view_stays_as_it_was_taken() {
+        let mut presence = Presence::default();
+        presence.join(&member(1, 1), MEMBERS_MAX);
+        let before = presence.view();
+        assert!(
+            Arc::ptr_eq(&before, &presence.view()),
+            "nothing changed: the same version, encoded once"
+        );
+        presence.join(&member(2, 2), MEMBERS_MAX);
+        assert_eq!(before.members().count(), 1);
+        assert_eq!(presence.view().members().count(), 2);
+    }
+}

@@ -17,6 +17,9 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
 use crate::protocol::server;
 
+/// Sockets looked at, and perhaps pinged, before others have their turn.
+const DUE_PER_TURN: usize = 128;
+
 pub(super) struct Core {
     pub(super) shard: ShardIndex,
     pub(super) node: Arc<Node>,
@@ -25,6 +28,8 @@ pub(super) struct Core {
     /// Where every socket's input is read into.
     pub(super) scratch: Box<[u8]>,
     wheel: Wheel<u64>,
+    /// Whose time has come, and who has not yet been looked at.
+    due: Vec<u64>,
     pub(super) tokens: u32,
     started: Instant,
     live_bytes_max: usize,
@@ -45,6 +50,7 @@ impl Core {
             node,
             scratch: Box::default(),
             wheel: Wheel::default(),
+            due: Vec::new(),
             tokens: 0,
             started: Instant::now(),
             live_bytes_max,
@@ -220,20 +226,35 @@ impl Core {
         for key in std::mem::take(&mut self.sockets.slow) {
             self.close(key, CloseCode::SlowConsumer, CloseReason::Slow);
         }
-        while self.sockets.live().get() > self.live_bytes_max {
-            let Some(fullest) = self.sockets.fullest() else {
-                break;
-            };
-            self.close(fullest, CloseCode::SlowConsumer, CloseReason::Memory);
+        if self.sockets.live().get() > self.live_bytes_max {
+            for fullest in self.sockets.by_fullness() {
+                if self.sockets.live().get() <= self.live_bytes_max {
+                    break;
+                }
+                self.close(fullest, CloseCode::SlowConsumer, CloseReason::Memory);
+            }
         }
     }
 
-    /// Looks at the sockets whose time has come; once a second.
+    /// Finds out whose time has come; once a second.
     pub(super) fn tick(&mut self) {
+        self.wheel.advance(u64::from(self.now_s()), &mut self.due);
+    }
+
+    /// Whether somebody's time has come.
+    pub(super) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Looks at some of the sockets whose time has come: those that came together would be asked together.
+    pub(super) fn look_at_due(&mut self) {
         let now_s = self.now_s();
-        let mut due = Vec::new();
-        self.wheel.advance(u64::from(now_s), &mut due);
-        for key in due.into_iter().map(SocketKey::unpack) {
+        let rest = self.due.len().saturating_sub(DUE_PER_TURN);
+        let looked_at = match rest {
+            0 => std::mem::take(&mut self.due),
+            _ => self.due.split_off(rest),
+        };
+        for key in looked_at.into_iter().map(SocketKey::unpack) {
             let Some(socket) = self.sockets.get_mut(key) else {
                 continue;
             };

@@ -127,7 +127,8 @@ async fn turns(shard: Rc<Shard>, door: Door) {
             entries = std::mem::take(&mut taken).into_iter();
         }
         let flow = shard.turn(&mut entries, &door);
-        if entries.len() > 0 || shard.core.borrow().fanout.is_busy() {
+        let core = shard.core.borrow();
+        if entries.len() > 0 || core.fanout.is_busy() || core.has_due() {
             // Work is left, but tokio's tasks come first.
             cx.waker().wake_by_ref();
         }
@@ -157,6 +158,7 @@ impl Shard {
         let Core { fanout, sockets, .. } = &mut *core;
         fanout.start();
         fanout.work(sockets);
+        core.look_at_due();
         core.close_slow();
         self.spawn_writers(&mut core);
         ControlFlow::Continue(())

@@ -190,15 +190,16 @@ impl Sockets {
             .collect()
     }
 
-    /// The socket whose outbox holds most.
-    pub(super) fn fullest(&self) -> Option<SocketKey> {
-        let waiting = self
+    /// Open sockets with something in their outbox, the fullest first.
+    pub(super) fn by_fullness(&self) -> Vec<SocketKey> {
+        let sockets = self
             .slots
             .iter()
-            .filter(|(_, socket)| socket.outbox.bytes() > 0 && !socket.outbox.is_closing());
-        waiting
-            .max_by_key(|(_, socket)| socket.outbox.bytes())
-            .map(|(slot, _)| self.key_of(slot as u32))
+            .map(|(slot, socket)| (slot as u32, &socket.outbox));
+        let waiting = sockets.filter(|(_, outbox)| outbox.bytes() > 0 && !outbox.is_closing());
+        let mut waiting: Vec<_> = waiting.map(|(slot, outbox)| (outbox.bytes(), slot)).collect();
+        waiting.sort_unstable_by(|a, b| b.cmp(a));
+        waiting.into_iter().map(|(_, slot)| self.key_of(slot)).collect()
     }
 
     pub(super) fn live(&self) -> &LiveBytes {
