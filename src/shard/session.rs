@@ -182,7 +182,7 @@ impl Session {
         let limit = self.app().limits.channels_per_connection_max;
         if held.is_none() && limit < usize::MAX && subscriptions.count() >= limit {
             let text = format!("This connection may not subscribe to more than {limit} channels");
-            return Err(Refusal::new(RefusalKind::InvalidChannel, text));
+            return Err(Refusal::new(RefusalKind::TooManyChannels, text));
         }
         let mut member = None;
         if name.kind().needs_auth() {
