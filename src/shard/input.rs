@@ -148,10 +148,7 @@ impl Core {
                     .relay_client_event(&session.namespace, &held.channel, &frame, session.socket_id);
                 (!self.node.may_publish()).then_some(Pause::Publications)
             }
-            Reaction::SignIn(user, replies) => {
-                self.reply_all(key, replies);
-                self.sign_in(key, user)
-            }
+            Reaction::SignIn(user, replies) => self.sign_in(key, user, replies),
         }
     }
 
@@ -222,7 +219,7 @@ impl Core {
         }
     }
 
-    fn sign_in(&mut self, key: SocketKey, mut user: SignedInUser) -> Option<Pause> {
+    fn sign_in(&mut self, key: SocketKey, mut user: SignedInUser, replies: Replies) -> Option<Pause> {
         let watchlist = std::mem::take(&mut user.watchlist);
         let socket = self.sockets.get_mut(key)?;
         let namespace = socket.session.namespace.clone();
@@ -238,6 +235,8 @@ impl Core {
             });
             self.node.user_came(&namespace, &id);
         }
+        // Not before it is true: who reads it may ask at once, elsewhere, that the user's sockets be closed.
+        self.reply_all(key, replies);
         earlier.into_iter().for_each(|place| self.leave(key, place));
         let mut pause = self.charge_membership(key);
         if !namespace.app.config.watchlist {
