@@ -128,6 +128,10 @@ async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, By
         if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(Some(ended));
         }
+        // An answer may have brought the deadline nearer than it was.
+        if let Some(at) = deadline.get().filter(|at| *at < sleep.deadline()) {
+            sleep.as_mut().reset(at);
+        }
         // While a request is answered its own limits hold; they end within this time too.
         while sleep.as_mut().poll(cx).is_ready() {
             match deadline.get() {
