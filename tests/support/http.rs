@@ -55,6 +55,11 @@ impl Http {
         let _ = soon("the server to read", self.stream.write_all(bytes)).await;
     }
 
+    /// Ends our side of the connection.
+    pub(crate) async fn end(&mut self) {
+        self.stream.shutdown().await.expect("the connection holds");
+    }
+
     /// The next answer; `None` is the end of the connection, orderly or not.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         let head_end = loop {
