@@ -97,6 +97,17 @@ impl Core {
         self.node.metrics().closed(CloseReason::Client).inc();
     }
 
+    /// The connection ended. Unless we are closing it, that is the first we hear of its end.
+    pub(super) fn lost(&mut self, key: SocketKey) {
+        if self
+            .sockets
+            .get(key)
+            .is_some_and(|socket| !socket.outbox.is_closing())
+        {
+            self.node.metrics().closed(CloseReason::Lost).inc();
+        }
+    }
+
     fn text(&mut self, key: SocketKey, text: &str) -> Option<Pause> {
         let (now_s, now_ns) = (self.now_s(), self.now_ns());
         let socket = self

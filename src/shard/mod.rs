@@ -257,7 +257,10 @@ impl Shard {
             let filled = buffer.filled().len();
             let received = match read {
                 Poll::Ready(Ok(())) if filled > 0 => Some(core.receive(key, &mut scratch[..filled])),
-                Poll::Ready(_) => Some(ControlFlow::Break(())),
+                Poll::Ready(_) => {
+                    core.lost(key);
+                    Some(ControlFlow::Break(()))
+                }
                 Poll::Pending => None,
             };
             core.scratch = scratch;
