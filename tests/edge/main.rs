@@ -3,22 +3,35 @@
 //!
 //! One binary, so that the tests which wait for something wait at the same time. Not here: the HTTP API for its own
 //! sake, and the parts that need no server.
-#![allow(clippy::large_futures, reason = "tests")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+// From the upgrade to the end.
+mod drain;
+mod handshake;
+mod liveness;
+mod refusals;
+
+// What the protocol promises.
 mod cache;
 mod channels;
 mod client_events;
 mod counts;
-mod handshake;
-mod hostile;
-mod http;
-mod liveness;
 mod presence;
 mod presence_model;
-mod refusals;
-mod smuggling;
 mod users;
 mod watchlist;
+
+// What holds whoever comes and goes.
+mod backpressure;
+mod ordering;
+
+// What must be stood.
+mod hostile;
+mod smuggling;
+
+// For back ends and operators.
+mod health;
+mod http;
+mod metrics;
