@@ -20,6 +20,7 @@ mod client_events;
 mod counts;
 mod presence;
 mod presence_model;
+mod transcripts;
 mod users;
 mod watchlist;
 
