@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use fanwire::app::AppConfig;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::support::client::{Client, data};
 use crate::support::server::{TestServer, app};
@@ -103,4 +104,42 @@ async fn above_a_hundred_counts_are_paced_and_the_last_is_told() {
         begun.elapsed() < Duration::from_secs(12),
         "the final value comes within the pace"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_count_is_the_truth_after_any_comings_and_goings() {
+    let server = TestServer::with_app(counting()).await;
+    let mut watcher = server.connect().await;
+    watcher.subscribe("news").await;
+    let mut others = JoinSet::new();
+    for number in 0..20 {
+        let address = server.address;
+        others.spawn(async move {
+            for _ in 0..5 {
+                let mut client = Client::connect(address, "/app/key?protocol=7").await;
+                client.subscribe("news").await;
+                if number % 2 == 0 {
+                    client.unsubscribe("news").await;
+                }
+            }
+            let mut client = Client::connect(address, "/app/key?protocol=7").await;
+            client.subscribe("news").await;
+            (number % 3 == 0).then_some(client)
+        });
+    }
+    let staying: Vec<Client> = others.join_all().await.into_iter().flatten().collect();
+    let mut backend = server.backend().await;
+    backend
+        .wait_for_subscribers("news", staying.len() as u64 + 1)
+        .await;
+    backend.publish("news", "marker", "").await;
+    let mut last = None;
+    loop {
+        let message = watcher.next().await;
+        if message["event"] == "marker" {
+            break;
+        }
+        last = Some(data(&message)["subscription_count"].take());
+    }
+    assert_eq!(last, Some(json!(staying.len() + 1)));
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Heard, data};
 use crate::support::http::Http;
-use crate::support::raw::Raw;
+use crate::support::raw::{CLOSE, FIN, Raw, RawFrame, frame};
 use crate::support::server::{TestServer, app, config};
 use crate::support::{eventually, soon};
 
@@ -200,4 +200,48 @@ async fn load_balancers_get_their_time_before_the_first_close() {
     assert!(begun.elapsed() >= Duration::from_secs(1));
     drop(client);
     soon("the drain to end", drained).await.expect("it ends well");
+}
+
+/// Who is in the middle of its handshake when a drain begins is greeted and closed, or refused; never left over.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_come_while_it_begins_are_closed_too() {
+    for _ in 0..10 {
+        let server = TestServer::with_config(draining(0)).await;
+        let address = server.address;
+        let mut clients = JoinSet::new();
+        for _ in 0..40 {
+            clients.spawn(async move {
+                let Ok(stream) = tokio::net::TcpStream::connect(address).await else {
+                    return None;
+                };
+                let mut raw = Raw::of(Ok(stream));
+                raw.send(Raw::upgrade("/app/key?protocol=7", "")).await;
+                // Refused by the kernel or dropped before it was served: as if the port were closed already.
+                let head = raw.http_head().await?;
+                assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+                loop {
+                    let frame = raw.frame().await.expect("a close frame before the end");
+                    if frame.first == FIN | CLOSE {
+                        raw.send(frame_of_close(&frame)).await;
+                        return Some(frame.close().0);
+                    }
+                }
+            });
+            tokio::task::yield_now().await;
+        }
+        let begun = Instant::now();
+        server.drain().await;
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "somebody was left over: {:?}",
+            begun.elapsed()
+        );
+        for code in clients.join_all().await.into_iter().flatten() {
+            assert!(matches!(code, 4100 | 4200), "{code}");
+        }
+    }
+}
+
+fn frame_of_close(close: &RawFrame) -> Vec<u8> {
+    frame(FIN | CLOSE, &close.payload[..2])
 }

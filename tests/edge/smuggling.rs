@@ -305,3 +305,27 @@ async fn a_kept_connection_that_stays_idle_and_a_body_that_does_not_come_are_giv
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     server.serves().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_asks_and_never_reads_is_given_up() {
+    let mut config = config([app()]);
+    (config.server.keep_alive_s, config.server.request_timeout_s) = (1, 1);
+    let server = TestServer::with_config(config).await;
+    let mut client = server.connect().await;
+    for number in 0..500 {
+        client.subscribe(&format!("{number:0>150}")).await;
+    }
+    let backend = server.backend().await;
+    let calls = backend
+        .call("GET", "/channels?info=subscription_count", "")
+        .repeat(200);
+    let mut deaf = Raw::connect_with_buffer(server.address, 4_096).await;
+    deaf.send_what_is_taken(calls.as_bytes(), Duration::from_millis(500))
+        .await;
+    for _ in 0..5 {
+        server.serves().await;
+    }
+    server
+        .metric_becomes("connection_errors_total", &["error_type=\"timeout\""], 1)
+        .await;
+}

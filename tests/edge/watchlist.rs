@@ -1,11 +1,14 @@
 //! Who hears that a watched user comes or goes.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fanwire::app::AppConfig;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::client::{Client, data};
+use crate::support::eventually;
 use crate::support::server::{TestServer, app};
 
 fn watching(watch_grace_ms: u32) -> AppConfig {
@@ -141,4 +144,77 @@ async fn one_who_watches_itself_hears_of_itself_as_of_others() {
             .contains(r#"{"name":"online","user_ids":["ada"]}"#),
         "{events}"
     );
+}
+
+/// Against a model: users come and go on many sockets, and what each watcher was told is the truth in the end; on the
+/// way nobody came who was there, or went who was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_watcher_knows_the_truth_after_any_comings_and_goings() {
+    const USERS: usize = 4;
+    let server = TestServer::with_app(watching(0)).await;
+    let names: Vec<String> = (0..USERS).map(|user| format!("u{user}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut watchers = Vec::new();
+    for number in 0..5 {
+        let mut watcher = sign_in(&server, &format!("w{number}"), &names).await;
+        expect_events(&mut watcher, json!([{ "name": "offline", "user_ids": names }])).await;
+        watchers.push((watcher, BTreeSet::new()));
+    }
+    let mut sockets = JoinSet::new();
+    for number in 0..12 {
+        let (address, user) = (server.address, names[number % USERS].to_owned());
+        sockets.spawn(async move {
+            for life in 0..8 {
+                let mut client = Client::connect(address, "/app/key?protocol=7").await;
+                client.sign_in(&json!({ "id": user })).await;
+                if (life + number) % 3 == 0 {
+                    client.close().await;
+                }
+            }
+            // Half of them are gone in the end; of u3 all.
+            let stays = number % 2 == 0 && number % USERS != 3;
+            let mut client = Client::connect(address, "/app/key?protocol=7").await;
+            client.sign_in(&json!({ "id": user })).await;
+            stays.then_some((client, user))
+        });
+    }
+    let staying: Vec<_> = sockets.join_all().await.into_iter().flatten().collect();
+    server
+        .connected_becomes(watchers.len() as u64 + staying.len() as u64)
+        .await;
+    let truth: BTreeSet<String> = staying.iter().map(|(_, user)| user.clone()).collect();
+    for (watcher, online) in &mut watchers {
+        eventually("a watcher to know the truth", async || {
+            hear_news(watcher, online).await;
+            (*online == truth).then_some(())
+        })
+        .await;
+    }
+    // And it stays so: nothing is told behind it.
+    for (watcher, online) in &mut watchers {
+        hear_news(watcher, online).await;
+        assert_eq!(*online, truth);
+    }
+}
+
+/// Takes in all that has come, each of which must be news.
+async fn hear_news(watcher: &mut Client, online: &mut BTreeSet<String>) {
+    watcher.say(&json!({ "event": "pusher:ping" })).await;
+    loop {
+        let message = watcher.next().await;
+        if message["event"] == "pusher:pong" {
+            return;
+        }
+        for event in data(&message)["events"].as_array().expect("a list") {
+            for user in event["user_ids"].as_array().expect("a list") {
+                let user = user.as_str().expect("an id").to_owned();
+                let is_news = match event["name"].as_str() {
+                    Some("online") => online.insert(user),
+                    Some("offline") => online.remove(&user),
+                    _ => panic!("{message}"),
+                };
+                assert!(is_news, "{message}, but online were {online:?}");
+            }
+        }
+    }
 }

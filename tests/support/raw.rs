@@ -1,6 +1,7 @@
 //! A client that can send any bytes, and sees every byte that comes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -97,7 +98,8 @@ impl Raw {
         Raw::of(soon("a connection", socket.connect(address)).await)
     }
 
-    fn of(stream: std::io::Result<TcpStream>) -> Raw {
+    /// Speaks over a connection that was made elsewhere.
+    pub(crate) fn of(stream: std::io::Result<TcpStream>) -> Raw {
         let stream = stream.expect("the server listens");
         stream.set_nodelay(true).expect("a socket takes options");
         Raw {
@@ -145,6 +147,11 @@ impl Raw {
     /// Sends bytes as they are. A server that hung up is no error: what it said before is still to be read.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = soon("the server to read", self.stream.write_all(bytes.as_ref())).await;
+    }
+
+    /// Sends as much as the server takes within a time.
+    pub(crate) async fn send_what_is_taken(&mut self, bytes: &[u8], within: Duration) {
+        let _ = tokio::time::timeout(within, self.stream.write_all(bytes)).await;
     }
 
     /// Sends a text frame.
