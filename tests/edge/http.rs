@@ -116,3 +116,37 @@ async fn a_caller_that_only_ends_its_side_still_gets_the_answer() {
     assert_eq!(http.answer().await.expect("an answer").status, 200);
     assert!(http.answer().await.is_none());
 }
+
+/// Large bodies are read elsewhere than small ones, which must not let these overtake.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_event_does_not_overtake_a_large_batch_on_one_connection() {
+    let server = TestServer::start().await;
+    let mut backend = server.backend().await;
+    let mut client = server.connect().await;
+    client.subscribe("a").await;
+    let event = |data: String| json!({ "name": "n", "channel": "a", "data": data });
+    let mut calls = String::new();
+    for round in 0..10 {
+        let batch: Vec<_> = (0..10)
+            .map(|number| event(format!("{:0>9000}", round * 11 + number)))
+            .collect();
+        calls += &backend.call("POST", "/batch_events", &json!({ "batch": batch }).to_string());
+        calls += &backend.call(
+            "POST",
+            "/events",
+            &event((round * 11 + 10).to_string()).to_string(),
+        );
+    }
+    backend.http.write(calls).await;
+    for _ in 0..20 {
+        assert_eq!(backend.http.answer().await.expect("an answer").status, 200);
+    }
+    for expected in 0..110 {
+        let data = client.expect("n").await["data"].take();
+        let number: u64 = data
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .expect("a number");
+        assert_eq!(number, expected);
+    }
+}

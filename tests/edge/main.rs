@@ -26,6 +26,7 @@ mod watchlist;
 
 // What holds whoever comes and goes.
 mod backpressure;
+mod crowd;
 mod ordering;
 
 // What must be stood.
