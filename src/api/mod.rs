@@ -195,8 +195,12 @@ impl Api {
             parse(&body, &app.limits)?
         };
         let key = idempotency_key(&head.headers, &trigger)?;
+        let channels = trigger
+            .events
+            .iter()
+            .flat_map(|event| &event.publication.channels);
         self.node
-            .permission_to_publish()
+            .permission_to_publish(app, channels)
             .await
             .map_err(|Busy| ApiError::Busy)?;
         // Nothing is awaited from here on: a caller who hangs up leaves no half of a batch behind.

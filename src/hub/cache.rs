@@ -79,14 +79,4 @@ impl CacheIndex {
         self.forget(stamp);
         Some((channel, stamp))
     }
-
-    /// Events held.
-    pub fn len(&self) -> usize {
-        self.by_stamp.len()
-    }
-
-    /// Whether nothing is cached.
-    pub fn is_empty(&self) -> bool {
-        self.by_stamp.is_empty()
-    }
 }

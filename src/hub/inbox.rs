@@ -60,9 +60,7 @@ pub enum Entry {
     Broadcast(Broadcast),
     /// A subscription that the directory has already counted: enter the array, acknowledge.
     Join(Join),
-    /// One frame for one socket, if it still exists.
-    Send(SocketKey, Frame),
-    /// Close every subscriber of this channel (a signed-in user's own channel).
+    /// Close every subscriber of this channel (a signed-in user's own channel), behind what was published to it.
     CloseAll(Arc<Channel>, CloseCode),
     /// Close this many established sockets, whichever they are: draining.
     Shed {
@@ -128,8 +126,10 @@ pub struct Inbox {
     /// Above it, no publication may begin. Bytes.
     mark: usize,
     room: Notify,
-    /// Sockets on the shard, HTTP connections included; what the listener balances by.
+    /// Connections on the shard, HTTP included; what the listener balances by.
     connections: AtomicUsize,
+    /// Those of them that are sockets.
+    sockets: AtomicUsize,
 }
 
 impl Inbox {
@@ -142,6 +142,7 @@ impl Inbox {
             mark,
             room: Notify::new(),
             connections: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
         }
     }
 
@@ -198,15 +199,16 @@ impl Inbox {
         self.charged.load(Ordering::Relaxed)
     }
 
-    /// Takes all that waits. The shard registers its waker first, then takes, then sleeps: an entry pushed after
-    /// the take finds the waker, so no wake-up is lost.
+    /// Takes all that waits. To be called in every turn, whatever is left of what was taken before: the waker is
+    /// registered first, so an entry pushed after the take wakes the shard, and one pushed before it is in hand.
     pub fn take(&self, waker: &Waker, into: &mut Vec<Entry>) {
-        debug_assert!(into.is_empty(), "what was taken before is worked first");
+        debug_assert!(into.is_empty(), "what was taken before was moved on");
         self.waker.register(waker);
         std::mem::swap(&mut *self.queue(), into);
     }
 
-    fn wake(&self) {
+    /// Lets the shard have a turn.
+    pub fn wake(&self) {
         self.waker.wake();
     }
 
@@ -218,6 +220,22 @@ impl Inbox {
     /// One connection more (handed over by the listener).
     pub fn add_connection(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sockets that the shard owns.
+    pub fn sockets(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// A connection became a socket.
+    pub fn add_socket(&self) {
+        self.sockets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A socket is gone, and its connection with it.
+    pub fn remove_socket(&self) {
+        self.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.remove_connection();
     }
 
     /// One connection less.
@@ -244,6 +262,16 @@ impl Inboxes {
     /// The inbox of one shard.
     pub fn of(&self, shard: ShardIndex) -> &Inbox {
         &self.0[usize::from(shard)]
+    }
+
+    /// Sockets on all shards.
+    pub fn sockets(&self) -> usize {
+        self.0.iter().map(Inbox::sockets).sum()
+    }
+
+    /// Connections on all shards.
+    pub fn connections(&self) -> usize {
+        self.0.iter().map(Inbox::connections).sum()
     }
 
     /// The shard with the fewest connections.
@@ -280,11 +308,6 @@ impl Delivery<'_> {
         if !self.pushed_to.contains(&shard) {
             self.pushed_to.push(shard);
         }
-    }
-
-    /// How many shards there are to push to.
-    pub fn shards(&self) -> usize {
-        self.inboxes.all().len()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is here: the channels of every app on this node, and the inboxes of the shards that own the sockets.
 //!
 //! No I/O and no await. Its locks are plain and short; never two channels' at once. The order in which locks are
-//! taken: stripe of the directory → nothing; channel → cache index or inbox. [`Hub::enter`] and [`Hub::visit`] run a
+//! taken: stripe of the directory → nothing; channel → cache index, inbox or the queue of duties. [`Hub::enter`] and [`Hub::visit`] run a
 //! step under one channel's lock: what the step pushes into inboxes is what all subscribers agree on as the order of
 //! events. Knows nothing of other nodes, of HTTP, of what a message means.
 
@@ -92,6 +92,7 @@ impl Hub {
             if let Some(answer) = self.step(namespace, &channel, &mut step) {
                 return answer;
             }
+            Self::bury(namespace, &channel);
         }
     }
 
@@ -107,6 +108,7 @@ impl Hub {
             if let Some(answer) = self.step(namespace, &channel, &mut step) {
                 return Some(answer);
             }
+            Self::bury(namespace, &channel);
         }
     }
 
@@ -126,16 +128,21 @@ impl Hub {
         if state.is_empty() {
             state.dead = true;
             drop(state);
-            // Between the two locks somebody may have replaced it in the directory: then that one stays.
-            let mut stripe = namespace.stripe(&channel.topic);
-            if stripe
-                .get(&channel.topic)
-                .is_some_and(|current| Arc::ptr_eq(current, channel))
-            {
-                stripe.remove(&channel.topic);
-            }
+            Self::bury(namespace, channel);
         }
         Some(answer)
+    }
+
+    /// Takes a dead channel out of the directory. Whoever finds one does it, instead of waiting for who is about to;
+    /// a living one that has taken its place stays.
+    fn bury(namespace: &Namespace, channel: &Arc<Channel>) {
+        let mut stripe = namespace.stripe(&channel.topic);
+        if stripe
+            .get(&channel.topic)
+            .is_some_and(|current| Arc::ptr_eq(current, channel))
+        {
+            stripe.remove(&channel.topic);
+        }
     }
 
     /// Stores the last event of a cache channel; called under its lock.

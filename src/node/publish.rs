@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::{Node, push_to_audience};
 use crate::app::App;
-use crate::hub::channel::{Channel, Topic};
+use crate::hub::channel::{Channel, ChannelState, Topic};
+use crate::hub::inbox::{Inbox, ShardIndex};
 use crate::hub::namespace::Namespace;
 use crate::protocol::EncodedEvent;
 use crate::protocol::channel_name::ChannelName;
@@ -34,26 +35,47 @@ pub struct Publication {
 }
 
 impl Node {
-    /// Whether a publication may begin at once.
-    pub fn may_publish(&self) -> bool {
-        self.inboxes().all().iter().all(|inbox| inbox.has_room())
+    /// A shard that the channel reaches and that is above its mark: nothing may be published to it now.
+    fn crowded_shard(&self, namespace: &Namespace, topic: &Topic) -> Option<ShardIndex> {
+        let inboxes = self.inboxes();
+        if inboxes.all().iter().all(Inbox::has_room) {
+            return None;
+        }
+        let crowded = |_: &Arc<Channel>, state: &mut ChannelState| {
+            state.audience().find(|shard| !inboxes.of(*shard).has_room())
+        };
+        self.hub.visit(namespace, topic, crowded).flatten()
     }
 
-    /// Waits until a publication may begin. For sockets, which are not read meanwhile.
-    pub async fn room_to_publish(&self) {
-        for inbox in self.inboxes().all() {
-            inbox.room().await;
+    /// Whether something may be published to this channel at once.
+    pub fn has_room(&self, namespace: &Namespace, topic: &Topic) -> bool {
+        self.crowded_shard(namespace, topic).is_none()
+    }
+
+    /// Waits until something may be published to this channel. For sockets, which are not read meanwhile.
+    pub async fn room(&self, namespace: &Namespace, topic: &Topic) {
+        while let Some(shard) = self.crowded_shard(namespace, topic) {
+            self.inboxes().of(shard).room().await;
         }
     }
 
-    /// Waits until a publication may begin, but not for ever. For the HTTP API.
-    pub async fn permission_to_publish(&self) -> Result<(), Busy> {
-        if self.may_publish() {
+    /// Waits until something may be published to these channels, but not for ever. For the HTTP API.
+    pub async fn permission_to_publish(
+        &self,
+        app: &Arc<App>,
+        channels: impl Iterator<Item = &ChannelName>,
+    ) -> Result<(), Busy> {
+        if self.inboxes().all().iter().all(Inbox::has_room) {
             return Ok(());
         }
         self.metrics.inbox_waits_total.inc();
-        let room = tokio::time::timeout(PERMISSION_TIMEOUT, self.room_to_publish());
-        room.await.map_err(|_| {
+        let namespace = self.namespace(app);
+        let room = async {
+            for name in channels {
+                self.room(&namespace, &Topic::Channel(name.clone())).await;
+            }
+        };
+        tokio::time::timeout(PERMISSION_TIMEOUT, room).await.map_err(|_| {
             self.metrics.publish_refused_total.inc();
             Busy
         })

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Node;
 use crate::app::App;
-use crate::hub::channel::{ChannelState, Topic};
+use crate::hub::channel::{Channel, ChannelState, Topic};
 use crate::protocol::channel_name::ChannelName;
 use crate::protocol::presence::Member;
 
@@ -63,7 +63,11 @@ impl Node {
 
     /// How many channels of this app are occupied.
     pub fn occupied_channels(&self, app: &Arc<App>) -> usize {
-        self.channels(app, "").len()
+        let occupied = |channel: &Channel, state: &mut ChannelState| {
+            let is_listed = channel.name().is_some_and(|name| !name.kind().is_user());
+            (is_listed && state.subscription_count() > 0).then_some(())
+        };
+        self.hub.survey(&self.namespace(app), occupied).len()
     }
 
     /// One channel.

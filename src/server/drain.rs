@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::DrainConfig;
-use crate::hub::inbox::Entry;
+use crate::hub::inbox::{Entry, Inbox};
 use crate::node::Node;
 use crate::protocol::code::CloseCode;
 
@@ -18,16 +18,36 @@ fn share(total: usize, elapsed: Duration, length: Duration) -> usize {
     (total as f64 * elapsed.as_secs_f64() / length.as_secs_f64()).ceil() as usize
 }
 
-/// Closes all sockets evenly over the configured time. Those not yet closed keep receiving every event.
-pub(super) async fn close_sockets(node: &Node, sockets: impl Fn() -> Vec<usize>, config: &DrainConfig) {
-    let code = if config.close_code == 1001 {
+fn code(config: &DrainConfig) -> CloseCode {
+    if config.close_code == 1001 {
         CloseCode::GoingAway
     } else {
         CloseCode::Reconnect
-    };
+    }
+}
+
+/// Closes the sockets that are left, at once.
+pub(super) fn close_rest(node: &Node, config: &DrainConfig) {
+    let mut delivery = node.inboxes().deliver();
+    for (shard, inbox) in node.inboxes().all().iter().enumerate() {
+        if inbox.sockets() > 0 {
+            delivery.push(
+                shard as u16,
+                Entry::Shed {
+                    count: usize::MAX,
+                    code: code(config),
+                },
+            );
+        }
+    }
+}
+
+/// Closes all sockets evenly over the configured time. Those not yet closed keep receiving every event.
+pub(super) async fn close_sockets(node: &Node, config: &DrainConfig) {
+    let code = code(config);
     let length = Duration::from_secs(config.drain_s.into());
     let begun = Instant::now();
-    let totals = sockets();
+    let totals: Vec<usize> = node.inboxes().all().iter().map(Inbox::sockets).collect();
     let total: usize = totals.iter().sum();
     if total > 0 {
         tracing::info!(

@@ -112,6 +112,11 @@ impl HealthState {
         self.0 & DRAINING != 0
     }
 
+    /// Whether this trouble holds.
+    pub fn has(self, trouble: Trouble) -> bool {
+        self.0 & trouble.bit() != 0
+    }
+
     /// All that speaks against more traffic.
     fn causes(self) -> impl Iterator<Item = &'static str> {
         self.list(|_| true)

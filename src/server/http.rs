@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::handshake::{self, Circumstances, Granted};
-use super::health::{self, Health};
+use super::health::{self, Health, Trouble};
 use super::router::{Route, route};
 use super::{demo, health::Answer};
 use crate::api::Api;
@@ -240,16 +240,10 @@ fn upgrade(
                 origin,
                 is_tls: false,
             };
-            let connections: usize = gate
-                .node
-                .inboxes()
-                .all()
-                .iter()
-                .map(|inbox| inbox.connections())
-                .sum();
+            let health = gate.health.state();
             let circumstances = Circumstances {
-                is_draining: gate.health.state().is_draining(),
-                is_full: connections > gate.sockets_max,
+                is_draining: health.is_draining(),
+                is_full: health.has(Trouble::Memory) || gate.node.inboxes().sockets() >= gate.sockets_max,
                 strict: gate.config.strict_protocol,
             };
             handshake::decide(&words, gate.node.apps(), circumstances).map_err(|refused| refused.code)

@@ -53,6 +53,8 @@ pub(super) fn start(listener: TcpListener, node: Arc<Node>) -> io::Result<Listen
     let thread = std::thread::Builder::new()
         .name("listener".to_owned())
         .spawn(move || {
+            // A server that accepts nobody any more would look alive.
+            let _abort = AbortOnPanic;
             loop {
                 let mut waiting = [PollFd::new(&listener, PollFlags::IN)];
                 match poll(&mut waiting, None) {
@@ -71,6 +73,16 @@ pub(super) fn start(listener: TcpListener, node: Arc<Node>) -> io::Result<Listen
         handle,
         thread: Some(thread),
     })
+}
+
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 fn back_off(node: &Node, error: &io::Error) {

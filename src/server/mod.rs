@@ -1,7 +1,8 @@
 //! The door: builds every part, serves, and leaves in good order. The only place that knows them all.
 //!
 //! Two kinds of threads: the shards, each with its sockets, and a small multi-thread runtime called *control*, where
-//! the listener, the admin port and all that may be slow live, so that none of it can hold a shard.
+//! the admin port, the drain and all that may be slow live, so that none of it can hold a shard. The listener has a
+//! thread of its own.
 
 pub mod admin;
 mod demo;
@@ -15,10 +16,12 @@ pub mod usage;
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -142,8 +145,14 @@ impl Server {
 
         let mut tasks = JoinSet::new();
         let duties = node.clone();
-        tasks.spawn(async move { duties.work_duties().await });
-        tasks.spawn(watch_capacity(node.clone(), health.clone(), sockets_max));
+        tasks.spawn(vital(
+            "the node's duties",
+            async move { duties.work_duties().await },
+        ));
+        tasks.spawn(vital(
+            "capacity",
+            watch_capacity(node.clone(), health.clone(), sockets_max),
+        ));
         let (stop_admin, admin_stops) = oneshot::channel::<()>();
         let admin = match admin_listener {
             None => None,
@@ -203,13 +212,15 @@ impl Server {
         tokio::time::sleep(Duration::from_secs(drain.delay_s.into())).await;
         let deadline = Instant::now() + Duration::from_secs(drain.drain_s.into()) + LAST_CLOSES;
         let node = self.node.clone();
-        drain::close_sockets(&node, || sockets_by_shard(&node), &drain).await;
+        drain::close_sockets(&node, &drain).await;
         // What is left are requests in hand, kept connections, and sockets that answer their close frame.
         let _ = self.closing.send(true);
-        while connections(&node) > 0 && Instant::now() < deadline {
+        while node.inboxes().connections() > 0 && Instant::now() < deadline {
+            // Whoever was in the middle of its handshake when the drain began.
+            drain::close_rest(&node, &drain);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let left = connections(&node);
+        let left = node.inboxes().connections();
         if left > 0 {
             tracing::warn!(connections = left, "the deadline has come; dropping what is left");
         }
@@ -299,16 +310,12 @@ fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
     }
 }
 
-fn sockets_by_shard(node: &Node) -> Vec<usize> {
-    node.inboxes()
-        .all()
-        .iter()
-        .map(|inbox| inbox.connections())
-        .collect()
-}
-
-fn connections(node: &Node) -> usize {
-    sockets_by_shard(node).iter().sum()
+/// A task without which the server would go on half dead: if it panics, the process ends and is started anew.
+async fn vital(name: &'static str, task: impl Future<Output = ()>) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        tracing::error!("a task that nothing can replace has panicked: {name}");
+        std::process::abort();
+    }
 }
 
 /// Keeps health told whether there is room for more sockets.
@@ -316,7 +323,7 @@ async fn watch_capacity(node: Arc<Node>, health: Arc<Health>, sockets_max: usize
     let mut looks = tokio::time::interval(CAPACITY_LOOKS);
     loop {
         looks.tick().await;
-        health.set(Trouble::Sockets, connections(&node) >= sockets_max);
+        health.set(Trouble::Sockets, node.inboxes().sockets() >= sockets_max);
         let is_short = Memory::read().is_ok_and(|memory| memory.percent() > MEMORY_PERCENT_MAX);
         health.set(Trouble::Memory, is_short);
     }

@@ -37,6 +37,8 @@ impl Seat {
 /// A frame that left the inbox and waits for its run.
 #[derive(Debug)]
 pub(super) struct Waiting {
+    /// Counts the shard's broadcasts.
+    pub(super) number: u64,
     /// One finished frame.
     pub(super) bytes: Bytes,
     /// Positions from here on joined later and do not get it.
@@ -77,6 +79,12 @@ impl Audience {
     /// The array, blanked places included.
     pub(super) fn seats(&self) -> &[Seat] {
         &self.seats
+    }
+
+    /// The oldest frame that has not reached everybody.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        let at_work = self.run.as_ref().map(|run| run.first);
+        at_work.or_else(|| self.waiting.first().map(|frame| frame.number))
     }
 
     /// Whether it can be forgotten.

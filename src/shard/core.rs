@@ -1,12 +1,15 @@
 //! What one shard owns, and what its turns and its sockets' tasks do with it. All of it is plain calls on one thread:
 //! nothing here waits.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::audience::Seat;
 use super::fanout::Fanout;
-use super::pulse::{Beat, PulseLimits};
+use super::pulse::{Beat, CLOSING_S, PulseLimits};
 use super::sockets::{Socket, Sockets};
 use super::wheel::Wheel;
 use crate::app::App;
@@ -19,6 +22,39 @@ use crate::protocol::server;
 
 /// Sockets looked at, and perhaps pinged, before others have their turn.
 const DUE_PER_TURN: usize = 128;
+/// Messages of all sockets worked before sends have their turn: some five milliseconds of signatures at worst.
+const MESSAGES_PER_TURN: u64 = 1024;
+
+/// A socket that is to be closed, behind the frames below this number.
+struct Leaving {
+    after: u64,
+    key: SocketKey,
+    code: CloseCode,
+    reason: CloseReason,
+}
+
+/// What becomes of the data that waits for a socket when it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It is dropped, but for the frame in progress: the socket reads too slowly, breaks the rules or is gone.
+    AtOnce,
+    /// It goes out first, as far as the time for closing allows.
+    Behind,
+}
+
+impl Ending {
+    fn of(code: CloseCode) -> Ending {
+        match code {
+            CloseCode::SlowConsumer
+            | CloseCode::NoPong
+            | CloseCode::ProtocolError
+            | CloseCode::UnsupportedData
+            | CloseCode::InvalidText
+            | CloseCode::TooBig => Ending::AtOnce,
+            _ => Ending::Behind,
+        }
+    }
+}
 
 pub(super) struct Core {
     pub(super) shard: ShardIndex,
@@ -30,6 +66,10 @@ pub(super) struct Core {
     wheel: Wheel<u64>,
     /// Whose time has come, and who has not yet been looked at.
     due: Vec<u64>,
+    /// Who is to be closed.
+    leaving: VecDeque<Leaving>,
+    /// Messages heard in this turn.
+    pub(super) heard: u64,
     pub(super) tokens: u32,
     started: Instant,
     live_bytes_max: usize,
@@ -51,6 +91,8 @@ impl Core {
             scratch: Box::default(),
             wheel: Wheel::default(),
             due: Vec::new(),
+            leaving: VecDeque::new(),
+            heard: 0,
             tokens: 0,
             started: Instant::now(),
             live_bytes_max,
@@ -79,6 +121,7 @@ impl Core {
             socket.session.app().limits.activity_timeout.as_secs(),
         );
         let key = self.sockets.insert(socket);
+        self.inbox().add_socket();
         self.wheel.insert(key.pack(), u64::from(first));
         self.sockets.reply(key, hello);
         key
@@ -89,22 +132,25 @@ impl Core {
         self.leave_all(key);
         if let Some(socket) = self.sockets.remove(key) {
             socket.session.namespace.metrics.new_disconnections_total.inc();
-            self.inbox().remove_connection();
+            self.inbox().remove_socket();
         }
     }
 
     // -- entries of the inbox --
 
-    /// Works one entry. Connections are for the caller, who knows what comes before a socket.
-    pub(super) fn work(&mut self, entry: Entry) -> Option<Entry> {
+    /// Works one entry. A connection comes in through the door, and a stop is for the loop.
+    pub(super) fn work(&mut self, entry: Entry) {
         match entry {
-            Entry::Accept(_) | Entry::Stop => return Some(entry),
+            Entry::Accept(_) | Entry::Stop => {}
             Entry::Broadcast(broadcast) => {
                 let charge = Inbox::charge(&broadcast.frame);
                 let except = broadcast.except.and_then(|id| {
                     let socket = self.sockets.get(self.sockets.by_id(id)?)?;
                     let place = socket.subscriptions.find(&broadcast.channel.topic)?;
-                    socket.subscriptions.get(place)?.position
+                    let held = socket.subscriptions.get(place)?;
+                    // Another app may have a channel of this name.
+                    held.position
+                        .filter(|_| held.channel.key == broadcast.channel.key)
                 });
                 let bytes = broadcast.frame.into_bytes();
                 if !self
@@ -115,26 +161,27 @@ impl Core {
                 }
             }
             Entry::Join(join) => self.join(join),
-            Entry::Send(key, frame) => self.sockets.reply(key, frame),
             Entry::CloseAll(channel, code) => {
-                let slots: Vec<u32> = self
-                    .fanout
-                    .seats(&channel)
-                    .iter()
-                    .filter(|seat| !seat.is_blank())
-                    .map(|seat| seat.slot)
-                    .collect();
-                for slot in slots {
-                    self.close(self.sockets.key_of(slot), code, CloseReason::from(code));
-                }
+                let seats = self.fanout.seats(&channel).iter().filter(|seat| !seat.is_blank());
+                let keys: Vec<_> = seats.map(|seat| self.sockets.key_of(seat.slot)).collect();
+                self.close_soon(keys, code, CloseReason::from(code));
             }
             Entry::Shed { count, code } => {
-                for key in self.sockets.open_keys(count) {
-                    self.close(key, code, CloseReason::Drain);
-                }
+                let keys = self.sockets.some_to_shed(count);
+                self.close_soon(keys, code, CloseReason::Drain);
             }
         }
-        None
+    }
+
+    /// Lines sockets up to be closed, behind what has been published by now.
+    fn close_soon(&mut self, keys: Vec<SocketKey>, code: CloseCode, reason: CloseReason) {
+        let after = self.fanout.next_number();
+        self.leaving.extend(keys.into_iter().map(|key| Leaving {
+            after,
+            key,
+            code,
+            reason,
+        }));
     }
 
     fn join(&mut self, join: Join) {
@@ -188,7 +235,7 @@ impl Core {
             .unsubscribe(&namespace, &held.channel, self.shard, held.user_id.as_deref());
     }
 
-    fn leave_all(&mut self, key: SocketKey) {
+    pub(super) fn leave_all(&mut self, key: SocketKey) {
         let Some(socket) = self.sockets.get_mut(key) else {
             return;
         };
@@ -204,19 +251,23 @@ impl Core {
 
     /// Closes a socket: it leaves everything at once, and gets a close frame and time to answer it.
     pub(super) fn close(&mut self, key: SocketKey, code: CloseCode, reason: CloseReason) {
-        let now_s = self.now_s();
         let Some(socket) = self.sockets.get(key).filter(|socket| !socket.outbox.is_closing()) else {
             return;
         };
-        let told_first = code.is_told_first(socket.session.protocol, true);
+        let mut last_words = Vec::new();
+        if code.is_told_first(socket.session.protocol, true) {
+            last_words.extend_from_slice(server::closing_error(code).as_bytes());
+        }
+        last_words.extend_from_slice(Frame::close(code).as_bytes());
         self.node.metrics().closed(reason).inc();
         self.leave_all(key);
-        if told_first {
-            self.sockets.reply(key, server::closing_error(code));
-        }
-        self.sockets.close(key, Frame::close(code), now_s);
-        self.wheel
-            .insert(key.pack(), u64::from(now_s + super::pulse::CLOSING_S));
+        self.close_with(key, last_words.into(), Ending::of(code), self.now_s());
+    }
+
+    /// Sends the last words of a socket that has left everything.
+    pub(super) fn close_with(&mut self, key: SocketKey, last_words: Bytes, ending: Ending, now_s: u32) {
+        self.sockets.close(key, last_words, ending, now_s);
+        self.wheel.insert(key.pack(), u64::from(now_s + CLOSING_S));
     }
 
     // -- what is due --
@@ -241,13 +292,42 @@ impl Core {
         self.wheel.advance(u64::from(self.now_s()), &mut self.due);
     }
 
-    /// Whether somebody's time has come.
-    pub(super) fn has_due(&self) -> bool {
-        !self.due.is_empty()
+    /// Whether there is something to do in the next turn, whatever comes in until then.
+    pub(super) fn is_busy(&self) -> bool {
+        self.fanout.is_busy() || !self.due.is_empty() || !self.leaving.is_empty()
+    }
+
+    /// Whether sockets may still be heard in this turn.
+    pub(super) fn may_hear(&self) -> bool {
+        self.heard < MESSAGES_PER_TURN
+    }
+
+    /// What a turn does beside working entries: a batch of sends, and some of whoever's time has come.
+    pub(super) fn turn(&mut self) {
+        self.heard = 0;
+        self.fanout.start();
+        self.fanout.work(&mut self.sockets);
+        self.look_at_due();
+        self.close_leaving();
+        self.close_slow();
+    }
+
+    /// Closes some of those who are to go, once they have got what was published before.
+    fn close_leaving(&mut self) {
+        let oldest = self.fanout.oldest();
+        for _ in 0..DUE_PER_TURN {
+            let Some(Leaving {
+                key, code, reason, ..
+            }) = self.leaving.pop_front_if(|next| next.after <= oldest)
+            else {
+                return;
+            };
+            self.close(key, code, reason);
+        }
     }
 
     /// Looks at some of the sockets whose time has come: those that came together would be asked together.
-    pub(super) fn look_at_due(&mut self) {
+    fn look_at_due(&mut self) {
         let now_s = self.now_s();
         let rest = self.due.len().saturating_sub(DUE_PER_TURN);
         let looked_at = match rest {
@@ -258,7 +338,7 @@ impl Core {
             let Some(socket) = self.sockets.get_mut(key) else {
                 continue;
             };
-            if socket.unread.is_some() {
+            if socket.is_paused {
                 // It is not being read, so its silence proves nothing.
                 socket.pulse.hear(now_s);
             }

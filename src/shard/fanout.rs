@@ -96,6 +96,8 @@ pub(super) struct Fanout {
     ready: Vec<usize>,
     /// While a round is put together: a slot's visit, by slot. Empty of meaning otherwise.
     visit_of: Vec<u32>,
+    /// The number of the next broadcast.
+    next_number: u64,
     live: LiveBytes,
 }
 
@@ -160,7 +162,10 @@ impl Fanout {
             self.ready.push(index);
         }
         let end = audience.seats().len() as u32;
+        let number = self.next_number;
+        self.next_number += 1;
         audience.waiting.push(Waiting {
+            number,
             bytes,
             end,
             except,
@@ -168,6 +173,23 @@ impl Fanout {
             published,
         });
         true
+    }
+
+    /// The number that the next broadcast will have.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// The number of the oldest broadcast that has not reached everybody; of the next one if all have.
+    pub(super) fn oldest(&self) -> u64 {
+        let at_work = self.jobs.iter().flat_map(|job| match job {
+            Job::Sweep { audience, .. } => vec![*audience],
+            Job::Round(round) => round.unfinished.iter().map(|(_, audience)| *audience).collect(),
+        });
+        let busy = at_work.chain(self.ready.iter().copied());
+        busy.filter_map(|index| self.audiences[index].oldest())
+            .min()
+            .unwrap_or(self.next_number)
     }
 
     /// Whether anything is at work or ready to begin.

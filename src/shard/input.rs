@@ -5,13 +5,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::Core;
+use super::core::{Core, Ending};
 use super::framing::{FrameError, Message};
-use super::session::{Reaction, Replies};
+use super::session::{Reaction, Replies, Session};
 use super::sockets::Socket;
 use super::subscriptions::Subscription;
 use crate::hub::channel::Channel;
 use crate::hub::inbox::SocketKey;
+use crate::hub::namespace::Namespace;
 use crate::metrics::{BatchCounts, CloseReason};
 use crate::node::{Joiner, Node, Refused};
 use crate::protocol::channel_name::ChannelName;
@@ -22,79 +23,124 @@ use crate::protocol::presence::Member;
 use crate::protocol::server;
 use crate::protocol::user::SignedInUser;
 
+/// Messages of one socket worked before others have their turn: each may cost a signature and an answer.
+const MESSAGES_PER_READ: u64 = 64;
+
 /// Why a socket's input is not worked for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Pause {
-    /// The shards are above their marks, and this socket publishes.
-    Publications,
+    /// A shard that this channel reaches is above its mark, and this socket has something for it.
+    Publications(Arc<Namespace>, Arc<Channel>),
     /// It joins and leaves without end.
     Membership(Duration),
 }
 
-/// What became of a socket's input: all of it was worked, or a pause is due, or the connection is over.
-pub(super) type Received = ControlFlow<(), Option<Pause>>;
+/// What became of a socket's input.
+#[derive(Debug)]
+pub(super) enum Worked {
+    /// All of it was worked.
+    All,
+    /// The rest is in its `unread`: others come first.
+    Enough,
+    /// The rest, if any, is in its `unread`, until the pause is over.
+    Pause(Pause),
+}
+
+/// A client event that was in order but found no room.
+#[derive(Debug)]
+pub(super) struct HeldBack {
+    place: u32,
+    frame: Frame,
+}
 
 impl Core {
-    /// Works what a socket sent. What it may not say yet is kept in its `unread`.
-    pub(super) fn receive(&mut self, key: SocketKey, input: &mut [u8]) -> Received {
+    /// Works what a socket sent; `Break` ends the connection. What is not worked yet is kept in its `unread`.
+    pub(super) fn receive(&mut self, key: SocketKey, input: &mut [u8]) -> ControlFlow<(), Worked> {
         let now_s = self.now_s();
         let Some(socket) = self.sockets.get_mut(key) else {
             return ControlFlow::Break(());
         };
         socket.pulse.hear(now_s);
-        let mut counts = BatchCounts {
-            messages: 0,
-            bytes: input.len() as u64,
-        };
         let metrics = socket.session.namespace.metrics.clone();
         let message_bytes_max = socket.session.app().limits.message_bytes_max;
         // Taken out meanwhile: what a message leads to may touch the socket again.
         let mut framing = std::mem::take(&mut socket.framing);
+        let mut counts = BatchCounts {
+            messages: 0,
+            bytes: 0,
+        };
+        let before = input.len();
+        self.sockets.cork(key);
         let mut reader = framing.read(input, message_bytes_max);
-        let received = loop {
+        let mut messages = 0;
+        let worked = loop {
+            if messages >= MESSAGES_PER_READ {
+                break ControlFlow::Continue(Worked::Enough);
+            }
+            messages += 1;
             match reader.next() {
-                Ok(None) => break ControlFlow::Continue(None),
+                Ok(None) => break ControlFlow::Continue(Worked::All),
                 Ok(Some(Message::Text(text))) => {
                     counts.messages += 1;
                     if let Some(pause) = self.text(key, text) {
-                        let rest = reader.rest();
-                        if let Some(socket) = self.sockets.get_mut(key).filter(|_| !rest.is_empty()) {
-                            socket.unread = Some(rest.into());
-                        }
-                        break ControlFlow::Continue(Some(pause));
+                        break ControlFlow::Continue(Worked::Pause(pause));
                     }
                 }
                 Ok(Some(Message::Ping(payload))) => self.sockets.control(key, Frame::pong(payload)),
                 Ok(Some(Message::Pong(_))) => {}
-                Ok(Some(Message::Close { code })) => {
-                    self.closed_by_peer(key, code);
-                    break ControlFlow::Break(());
-                }
+                Ok(Some(Message::Close { code })) => break self.closed_by_peer(key, code),
                 Err(error) => {
-                    self.close(key, close_code(error), CloseReason::from(close_code(error)));
-                    break ControlFlow::Continue(None);
+                    let code = close_code(error);
+                    self.close(key, code, CloseReason::from(code));
+                    break ControlFlow::Continue(Worked::All);
                 }
             }
         };
+        let rest = reader.rest();
+        counts.bytes = (before - rest.len()) as u64;
+        let rest: Option<Box<[u8]>> = (!rest.is_empty()).then(|| rest.into());
         metrics.received(counts);
+        self.heard += messages;
+        self.sockets.uncork();
         if let Some(socket) = self.sockets.get_mut(key) {
             socket.framing = framing;
+            socket.is_paused = matches!(worked, ControlFlow::Continue(Worked::Pause(_)));
+            socket.unread = rest;
         }
-        received
+        worked
     }
 
-    fn closed_by_peer(&mut self, key: SocketKey, code: Option<u16>) {
-        let Some(socket) = self.sockets.get(key) else {
-            return;
+    /// The pause of a socket, if there was one, is over: what it held back goes out, or waits on.
+    pub(super) fn resume(&mut self, key: SocketKey) -> Option<Pause> {
+        let now_s = self.now_s();
+        let socket = self.sockets.get_mut(key).filter(|socket| socket.is_paused)?;
+        socket.is_paused = false;
+        socket.pulse.hear(now_s);
+        let HeldBack { place, frame } = *socket.held_back.take()?;
+        let pause = self.publish(key, place, frame)?;
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.is_paused = true;
+        }
+        Some(pause)
+    }
+
+    /// The peer's goodbye is answered. `Break`: nothing waits, the connection is over.
+    fn closed_by_peer(&mut self, key: SocketKey, code: Option<u16>) -> ControlFlow<(), Worked> {
+        let now_s = self.now_s();
+        let Some(socket) = self.sockets.get(key).filter(|socket| !socket.outbox.is_closing()) else {
+            return ControlFlow::Break(());
         };
-        if socket.outbox.is_closing() {
-            return;
-        }
-        if socket.outbox.is_empty() {
-            let echo = code.map_or_else(Frame::close_without_code, |code| Frame::close_with(code, ""));
-            self.sockets.control(key, echo);
-        }
+        let echo = code.map_or_else(Frame::close_without_code, |code| Frame::close_with(code, ""));
+        let nothing_waits = socket.outbox.is_empty();
         self.node.metrics().closed(CloseReason::Client).inc();
+        if nothing_waits {
+            self.sockets.control(key, echo);
+            return ControlFlow::Break(());
+        }
+        // In the middle of a frame: that one ends first.
+        self.leave_all(key);
+        self.close_with(key, echo.into_bytes(), Ending::AtOnce, now_s);
+        ControlFlow::Continue(Worked::All)
     }
 
     /// The connection ended. Unless we are closing it, that is the first we hear of its end.
@@ -151,16 +197,26 @@ impl Core {
                 self.leave(key, place);
                 self.charge_membership(key)
             }
-            Reaction::Publish(place, frame) => {
-                let socket = self.sockets.get(key)?;
-                let held = socket.subscriptions.get(place)?;
-                let session = &socket.session;
-                self.node
-                    .relay_client_event(&session.namespace, &held.channel, &frame, session.socket_id);
-                (!self.node.may_publish()).then_some(Pause::Publications)
-            }
+            Reaction::Publish(place, frame) => self.publish(key, place, frame),
             Reaction::SignIn(user, replies) => self.sign_in(key, user, replies),
         }
+    }
+
+    /// Sends a client event on, or holds it back until there is room.
+    fn publish(&mut self, key: SocketKey, place: u32, frame: Frame) -> Option<Pause> {
+        let socket = self.sockets.get_mut(key)?;
+        let channel = &socket.subscriptions.get(place)?.channel;
+        let Session {
+            namespace, socket_id, ..
+        } = &socket.session;
+        if self.node.has_room(namespace, &channel.topic) {
+            self.node
+                .relay_client_event(namespace, channel, &frame, *socket_id);
+            return None;
+        }
+        let pause = Pause::Publications(namespace.clone(), channel.clone());
+        socket.held_back = Some(Box::new(HeldBack { place, frame }));
+        Some(pause)
     }
 
     fn reply_all(&mut self, key: SocketKey, replies: Replies) -> Option<Pause> {

@@ -14,6 +14,7 @@ mod input;
 mod live;
 pub mod outbox;
 mod pulse;
+mod reader;
 mod run;
 mod session;
 mod sockets;
@@ -21,36 +22,32 @@ mod subscriptions;
 pub mod wheel;
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rand::RngExt;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::spawn_local;
 
 use self::core::Core;
-use self::input::Pause;
 pub use self::live::LiveBytes;
 use self::session::Session;
 use self::sockets::Socket;
 use crate::app::Admission;
-use crate::hub::inbox::{Entry, ShardIndex, SocketKey};
-use crate::metrics::CloseReason;
+use crate::hub::inbox::{Entry, ShardIndex};
 use crate::node::Node;
 use crate::protocol::socket_id::SocketId;
 
-/// The buffer that all sockets of a shard are read into, and so the most that one of them is heard at a time. Bytes.
-const SCRATCH_BYTES: usize = 64 * 1024;
 /// Entries of the inbox worked before a batch of sends has its turn.
 const ENTRIES_PER_TURN: usize = 512;
+/// Room for entries that is kept when a flood is over.
+const ENTRIES_KEPT: usize = 4096;
 /// How often sockets are looked at whose time may have come.
 const TICK: Duration = Duration::from_secs(1);
 /// The two numbers of a socket id are drawn from 1 to this.
@@ -117,18 +114,16 @@ async fn turns(shard: Rc<Shard>, door: Door) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut taken = Vec::new();
-    let mut entries = Vec::new().into_iter();
+    let mut entries = VecDeque::new();
     poll_fn(move |cx| {
         while ticks.poll_tick(cx).is_ready() {
             shard.core.borrow_mut().tick();
         }
-        if entries.len() == 0 {
-            shard.node.inboxes().of(shard.index).take(cx.waker(), &mut taken);
-            entries = std::mem::take(&mut taken).into_iter();
-        }
+        shard.node.inboxes().of(shard.index).take(cx.waker(), &mut taken);
+        entries.extend(taken.drain(..));
         let flow = shard.turn(&mut entries, &door);
         let core = shard.core.borrow();
-        if entries.len() > 0 || core.fanout.is_busy() || core.has_due() {
+        if !entries.is_empty() || core.is_busy() {
             // Work is left, but tokio's tasks come first.
             cx.waker().wake_by_ref();
         }
@@ -142,24 +137,20 @@ async fn turns(shard: Rc<Shard>, door: Door) {
 
 impl Shard {
     /// One turn: some entries, one batch.
-    fn turn(self: &Rc<Self>, entries: &mut impl Iterator<Item = Entry>, door: &Door) -> ControlFlow<()> {
-        let mut core = self.core.borrow_mut();
-        for entry in entries.take(ENTRIES_PER_TURN) {
-            match core.work(entry) {
-                Some(Entry::Accept(stream)) => {
-                    drop(core);
-                    self.accept(stream, door);
-                    core = self.core.borrow_mut();
-                }
-                Some(_) => return ControlFlow::Break(()),
-                None => {}
+    fn turn(self: &Rc<Self>, entries: &mut VecDeque<Entry>, door: &Door) -> ControlFlow<()> {
+        let count = entries.len().min(ENTRIES_PER_TURN);
+        for entry in entries.drain(..count) {
+            match entry {
+                Entry::Accept(stream) => self.accept(stream, door),
+                Entry::Stop => return ControlFlow::Break(()),
+                asked => self.core.borrow_mut().work(asked),
             }
         }
-        let Core { fanout, sockets, .. } = &mut *core;
-        fanout.start();
-        fanout.work(sockets);
-        core.look_at_due();
-        core.close_slow();
+        if entries.is_empty() && entries.capacity() > ENTRIES_KEPT {
+            entries.shrink_to(ENTRIES_KEPT);
+        }
+        let mut core = self.core.borrow_mut();
+        core.turn();
         self.spawn_writers(&mut core);
         ControlFlow::Continue(())
     }
@@ -182,11 +173,6 @@ impl Shard {
     /// The node.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
-    }
-
-    /// Sockets on this shard.
-    pub fn sockets(&self) -> usize {
-        self.core.borrow().sockets.len()
     }
 
     /// Makes a socket of an upgraded connection. `early` is what the client sent behind its handshake.
@@ -213,98 +199,6 @@ impl Shard {
             socket
         });
         self.spawn_writers(&mut core);
-        drop(core);
-        spawn_local(read(Reader {
-            shard: self.clone(),
-            key,
-        }));
-    }
-
-    fn spawn_writers(self: &Rc<Self>, core: &mut Core) {
-        for key in std::mem::take(&mut core.sockets.to_drain) {
-            let shard = self.clone();
-            let drain = poll_fn(move |cx| shard.core.borrow_mut().sockets.poll_drain(key, cx));
-            if let Some(socket) = core.sockets.get_mut(key) {
-                socket.writer = Some(spawn_local(drain).abort_handle());
-            }
-        }
-    }
-
-    /// Works input until there is none, a pause is due or the connection is over (`None`).
-    fn poll_read(self: &Rc<Self>, key: SocketKey, cx: &mut Context<'_>) -> Poll<Option<Pause>> {
-        let mut core = self.core.borrow_mut();
-        let polled = loop {
-            let Some(socket) = core.sockets.get_mut(key) else {
-                break Poll::Ready(None);
-            };
-            if let Some(mut unread) = socket.unread.take() {
-                match core.receive(key, &mut unread) {
-                    ControlFlow::Break(()) => break Poll::Ready(None),
-                    ControlFlow::Continue(Some(pause)) => break Poll::Ready(Some(pause)),
-                    ControlFlow::Continue(None) => continue,
-                }
-            }
-            // Taken out meanwhile; a panic that loses it costs one allocation.
-            let mut scratch = std::mem::take(&mut core.scratch);
-            if scratch.is_empty() {
-                scratch = vec![0; SCRATCH_BYTES].into();
-            }
-            let Some(socket) = core.sockets.get_mut(key) else {
-                break Poll::Ready(None);
-            };
-            let mut buffer = ReadBuf::new(&mut scratch);
-            let read = Pin::new(&mut socket.stream).poll_read(cx, &mut buffer);
-            let filled = buffer.filled().len();
-            let received = match read {
-                Poll::Ready(Ok(())) if filled > 0 => Some(core.receive(key, &mut scratch[..filled])),
-                Poll::Ready(_) => {
-                    core.lost(key);
-                    Some(ControlFlow::Break(()))
-                }
-                Poll::Pending => None,
-            };
-            core.scratch = scratch;
-            match received {
-                None => break Poll::Pending,
-                Some(ControlFlow::Break(())) => break Poll::Ready(None),
-                Some(ControlFlow::Continue(Some(pause))) => break Poll::Ready(Some(pause)),
-                Some(ControlFlow::Continue(None)) if filled == SCRATCH_BYTES => {
-                    // There may be more, but others have their turn first.
-                    cx.waker().wake_by_ref();
-                    break Poll::Pending;
-                }
-                Some(ControlFlow::Continue(None)) => {}
-            }
-        };
-        core.close_slow();
-        self.spawn_writers(&mut core);
-        polled
-    }
-}
-
-/// The task that reads one socket. Whatever ends it, a panic included, takes the socket away.
-struct Reader {
-    shard: Rc<Shard>,
-    key: SocketKey,
-}
-
-async fn read(reader: Reader) {
-    let Reader { shard, key } = &reader;
-    while let Some(pause) = poll_fn(|cx| shard.poll_read(*key, cx)).await {
-        // Boxed: the room is needed only while the socket pauses.
-        match pause {
-            Pause::Publications => Box::pin(shard.node.room_to_publish()).await,
-            Pause::Membership(wait) => Box::pin(tokio::time::sleep(wait)).await,
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.shard.node.metrics().closed(CloseReason::Internal).inc();
-        }
-        let mut core = self.shard.core.borrow_mut();
-        core.remove(self.key);
+        self.spawn_reader(&mut core, key);
     }
 }

@@ -130,9 +130,24 @@ impl Outbox {
         }
     }
 
-    /// Lets the frame in progress end, drops all else that waits and queues the close frame as the last. A second
-    /// close changes nothing.
-    pub fn close(&mut self, frame: Frame) {
+    /// Queues the last words (whole frames, the close frame at their end) behind all that waits, whatever the bound:
+    /// for a socket that has done nothing wrong. A second close changes nothing.
+    pub fn close_behind(&mut self, last_words: Bytes) {
+        if mem::replace(&mut self.is_closing, true) {
+            return;
+        }
+        let piece = Piece {
+            run: last_words,
+            sent: 0,
+        };
+        let waiting = self.waiting.get_or_insert_default();
+        waiting.bytes += piece.charge();
+        waiting.pieces.push_back(piece);
+    }
+
+    /// Lets the frame in progress end, drops all else that waits and queues the last words (whole frames, the close
+    /// frame at their end): for a socket that reads too slowly or breaks the rules. A second close changes nothing.
+    pub fn close(&mut self, last_words: Bytes) {
         if mem::replace(&mut self.is_closing, true) {
             return;
         }
@@ -141,13 +156,16 @@ impl Outbox {
         waiting
             .controls
             .truncate(usize::from(waiting.control_bytes_sent > 0));
-        waiting.controls.push_back(frame.into_bytes());
+        waiting.controls.push_back(last_words);
 
         waiting
             .pieces
             .truncate(usize::from(waiting.bytes_before_controls > 0));
         if let Some(first) = waiting.pieces.front_mut() {
-            first.run.truncate(first.sent + waiting.bytes_before_controls);
+            // Copied, since the end of one frame would keep a whole run alive that others share.
+            let end = first.sent + waiting.bytes_before_controls;
+            first.run = Bytes::copy_from_slice(&first.run[first.sent..end]);
+            first.sent = 0;
         }
         waiting.bytes = waiting.pieces.iter().map(Piece::charge).sum();
     }

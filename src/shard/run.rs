@@ -57,6 +57,8 @@ pub(super) enum Stretch {
 /// Frames of one channel, to be sent together.
 #[derive(Debug)]
 pub(super) struct Run {
+    /// The number of its first frame.
+    pub(super) first: u64,
     /// The frames, one behind the other.
     pub(super) bytes: Bytes,
     groups: SmallVec<[Group; 1]>,
@@ -80,6 +82,7 @@ impl Run {
         // One frame always goes, whatever its size.
         let count = fits.count().max(1).min(waiting.len());
         let mut run = Run {
+            first: waiting.first()?.number,
             bytes: Bytes::new(),
             groups: SmallVec::new(),
             holes: SmallVec::new(),

@@ -15,8 +15,10 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::audience::Seat;
+use super::core::Ending;
 use super::fanout::Sink;
 use super::framing::Framing;
+use super::input::HeldBack;
 use super::live::LiveBytes;
 use super::outbox::{Outbox, Pushed};
 use super::pulse::Pulse;
@@ -35,6 +37,8 @@ const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// Slices of one write; the kernel takes 1,024, few outboxes hold so many pieces.
 const SLICES_MAX: usize = 64;
+/// Room for gathered answers that is kept. Bytes.
+const CORK_BYTES_KEPT: usize = 64 * 1024;
 
 /// One WebSocket connection. An idle one holds nothing but this.
 #[derive(Debug)]
@@ -47,6 +51,14 @@ pub(super) struct Socket {
     pub(super) outbox: Outbox,
     /// Input that was read and could not be worked yet.
     pub(super) unread: Option<Box<[u8]>>,
+    /// A client event that was read and could not be published yet.
+    pub(super) held_back: Option<Box<HeldBack>>,
+    /// Not being read: its silence proves nothing.
+    pub(super) is_paused: bool,
+    /// About to be closed by a drain.
+    is_shed: bool,
+    /// The task that reads it, which takes it away when it ends.
+    pub(super) reader: Option<AbortHandle>,
     /// Whether a task waits for the socket to take more, or is about to be spawned.
     pub(super) has_writer: bool,
     /// That task. A stream that is dropped forgets who waits for it, so the task has to be ended.
@@ -65,6 +77,10 @@ impl Socket {
             framing: Framing::new(),
             outbox: Outbox::new(),
             unread: None,
+            held_back: None,
+            is_paused: false,
+            is_shed: false,
+            reader: None,
             has_writer: false,
             writer: None,
             _admission: admission,
@@ -89,6 +105,11 @@ pub(super) struct Sockets {
     shard: ShardIndex,
     /// Sockets that have something waiting and no task that waits for them yet.
     pub(super) to_drain: Vec<SocketKey>,
+    /// Where the next sockets to be shed are looked for.
+    shed_from: usize,
+    /// The socket whose input is being worked: its answers are gathered and leave in one write.
+    corked: Option<SocketKey>,
+    cork: Vec<u8>,
     /// Sockets to be closed as slow, as soon as nobody is in the middle of the arrays.
     pub(super) slow: Vec<SocketKey>,
 }
@@ -105,6 +126,9 @@ impl Sockets {
             inboxes,
             shard,
             to_drain: Vec::new(),
+            shed_from: 0,
+            corked: None,
+            cork: Vec::new(),
             slow: Vec::new(),
         }
     }
@@ -175,19 +199,25 @@ impl Sockets {
         self.by_id.contains_key(&id)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Open sockets that may be asked to go, at most so many.
-    pub(super) fn open_keys(&self, count: usize) -> Vec<SocketKey> {
-        let open = self
-            .slots
-            .iter()
-            .filter(|(_, socket)| !socket.outbox.is_closing());
-        open.take(count)
-            .map(|(slot, _)| self.key_of(slot as u32))
-            .collect()
+    /// Open sockets that are to go, at most so many, none of them twice.
+    pub(super) fn some_to_shed(&mut self, count: usize) -> Vec<SocketKey> {
+        let mut chosen = Vec::new();
+        for _ in 0..self.generations.len() {
+            if chosen.len() == count {
+                break;
+            }
+            let slot = self.shed_from % self.generations.len();
+            self.shed_from = slot + 1;
+            let open = self
+                .slots
+                .get_mut(slot)
+                .filter(|socket| !socket.is_shed && !socket.outbox.is_closing());
+            if let Some(socket) = open {
+                socket.is_shed = true;
+                chosen.push(self.key_of(slot as u32));
+            }
+        }
+        chosen
     }
 
     /// Open sockets with something in their outbox, the fullest first.
@@ -221,18 +251,51 @@ impl Sockets {
         }
     }
 
-    /// Sends an answer to one socket, behind what waits for it.
-    pub(super) fn reply(&mut self, key: SocketKey, frame: Frame) {
-        let Some(socket) = self.get(key) else { return };
-        socket.session.namespace.metrics.sent(BatchCounts {
-            messages: 1,
-            bytes: frame.as_bytes().len() as u64,
-        });
-        let seat = Seat {
-            fd: socket.fd(),
+    /// From now on the answers to this socket are gathered.
+    pub(super) fn cork(&mut self, key: SocketKey) {
+        self.corked = Some(key);
+    }
+
+    /// The answers gathered leave, in one write.
+    pub(super) fn uncork(&mut self) {
+        let Some(key) = self.corked.take() else { return };
+        let mut answers = std::mem::take(&mut self.cork);
+        if let Some(seat) = self.seat(key).filter(|_| !answers.is_empty()) {
+            let sent = self.send(seat, &answers);
+            if sent < answers.len() {
+                let whole = self.live.track(Bytes::copy_from_slice(&answers));
+                self.park(seat, whole, sent);
+            }
+        }
+        answers.clear();
+        answers.shrink_to(CORK_BYTES_KEPT);
+        self.cork = answers;
+    }
+
+    fn seat(&self, key: SocketKey) -> Option<Seat> {
+        Some(Seat {
+            fd: self.get(key)?.fd(),
             slot: key.slot,
             place: 0,
+        })
+    }
+
+    /// Sends an answer to one socket, behind what waits for it.
+    pub(super) fn reply(&mut self, key: SocketKey, frame: Frame) {
+        let Some(socket) = self.get(key).filter(|socket| !socket.outbox.is_closing()) else {
+            return;
         };
+        let bytes = frame.as_bytes().len() as u64;
+        socket
+            .session
+            .namespace
+            .metrics
+            .sent(BatchCounts { messages: 1, bytes });
+        if self.corked == Some(key) {
+            self.cork.extend_from_slice(frame.as_bytes());
+            return;
+        }
+        let Some(seat) = self.seat(key) else { return };
         let bytes = frame.into_bytes();
         let sent = self.send(seat, &bytes);
         if sent < bytes.len() {
@@ -244,35 +307,33 @@ impl Sockets {
     /// Sends a ping or pong, ahead of data that waits.
     pub(super) fn control(&mut self, key: SocketKey, frame: Frame) {
         let Some(socket) = self.get_mut(key) else { return };
-        if socket.outbox.is_empty() {
-            let bytes = frame.as_bytes();
-            let fd = socket.fd();
-            let sent = send_plain(fd, bytes);
-            if sent < bytes.len() {
-                // A control frame half sent is like data half sent: the rest must come next.
-                let rest = frame.into_bytes();
-                self.park(
-                    Seat {
-                        fd,
-                        slot: key.slot,
-                        place: 0,
-                    },
-                    rest,
-                    sent,
-                );
-            }
-        } else {
+        if !socket.outbox.is_empty() {
             socket.outbox.push_control(frame);
             self.wait_for(key);
+        } else if self.corked == Some(key) {
+            self.cork.extend_from_slice(frame.as_bytes());
+        } else if let Some(seat) = self.seat(key) {
+            let sent = self.send(seat, frame.as_bytes());
+            if sent < frame.as_bytes().len() {
+                // A control frame half sent is like data half sent: the rest must come next.
+                self.park(seat, frame.into_bytes(), sent);
+            }
         }
     }
 
-    /// Sends the close frame behind the frame in progress, and nothing after it.
-    pub(super) fn close(&mut self, key: SocketKey, frame: Frame, now_s: u32) {
+    /// Sends the last words, the close frame at their end, and nothing after them.
+    pub(super) fn close(&mut self, key: SocketKey, last_words: Bytes, ending: Ending, now_s: u32) {
+        if self.corked == Some(key) {
+            self.uncork();
+        }
         let Some(socket) = self.get_mut(key) else { return };
         socket.pulse.close(now_s);
         socket.unread = None;
-        socket.outbox.close(frame);
+        socket.held_back = None;
+        match ending {
+            Ending::AtOnce => socket.outbox.close(last_words),
+            Ending::Behind => socket.outbox.close_behind(last_words),
+        }
         self.wait_for(key);
     }
 
@@ -309,10 +370,13 @@ impl Sockets {
         Poll::Ready(())
     }
 
-    /// Ends the connection in both directions: its reader finds out and takes it away.
+    /// Ends the connection: its reader goes, even if it pauses, and takes it away.
     pub(super) fn cut(&self, key: SocketKey) {
         if let Some(socket) = self.get(key) {
             let _ = shutdown(&socket.stream, Shutdown::Both);
+            if let Some(reader) = &socket.reader {
+                reader.abort();
+            }
         }
     }
 }

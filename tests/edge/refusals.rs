@@ -139,7 +139,7 @@ async fn the_socket_beyond_the_quota_is_refused_and_a_place_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_node_asks_to_come_back_and_still_answers_its_back_end() {
     let mut config = config([app()]);
-    config.server.sockets_max = 3;
+    config.server.sockets_max = 2;
     let server = TestServer::with_config(config).await;
     let mut backend = server.backend().await;
     let clients = server.connect_many(2).await;

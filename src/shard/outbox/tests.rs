@@ -108,8 +108,8 @@ fn a_close_ends_the_frame_in_progress_and_is_the_last() {
     let _ = outbox.push(run(&["ab", "cd"]), 1, 1000);
     let _ = outbox.push(run(&["ef"]), 0, 1000);
     outbox.push_control(Frame::ping());
-    outbox.close(Frame::close_with(4200, "first"));
-    outbox.close(Frame::close_with(4201, "second"));
+    outbox.close(Frame::close_with(4200, "first").into_bytes());
+    outbox.close(Frame::close_with(4201, "second").into_bytes());
     outbox.push_control(Frame::ping());
     assert_eq!(outbox.push(run(&["gh"]), 0, 1000), Pushed::Closing);
     let close = Frame::close_with(4200, "first");
@@ -126,7 +126,7 @@ fn a_close_lets_a_begun_pong_end() {
     outbox.push_control(Frame::ping());
     outbox.advance(2);
     let _ = outbox.push(run(&["ab"]), 0, 1000);
-    outbox.close(Frame::close_with(4200, ""));
+    outbox.close(Frame::close_with(4200, "").into_bytes());
     assert_eq!(
         waiting(&outbox),
         [&b"1"[..], Frame::close_with(4200, "").as_bytes()].concat()
@@ -223,6 +223,13 @@ impl Model {
         }
     }
 
+    fn close_behind(&mut self, frame: Frame) {
+        if !self.is_closing {
+            self.frames.push((frame.as_bytes().to_vec(), Some(usize::MAX)));
+            self.is_closing = true;
+        }
+    }
+
     fn advance(&mut self, bytes: usize) {
         self.sent += bytes;
         while let Some((first, _)) = self.frames.first()
@@ -242,15 +249,23 @@ proptest! {
     #[test]
     fn whole_frames_leave_in_order(
         steps in vec(step(), 0..60),
-        close in proptest::option::of(0..60usize),
+        close in proptest::option::of((0..60usize, any::<bool>())),
     ) {
         let (mut outbox, mut model) = (Outbox::new(), Model::default());
         let (mut wire, mut accepted, mut runs, mut last_pong) = (Vec::new(), Vec::new(), 0usize, None);
         let last = [Step::Write { chunks: 1000, bytes: usize::MAX }];
         for (at, step) in steps.iter().chain(&last).enumerate() {
-            if close == Some(at) {
-                outbox.close(Frame::close_with(4200, "bye"));
-                model.close(Frame::close_with(4200, "bye"));
+            let bye = Frame::close_with(4200, "bye");
+            match close {
+                Some((closes, true)) if closes == at => {
+                    outbox.close_behind(bye.clone().into_bytes());
+                    model.close_behind(bye);
+                }
+                Some((closes, false)) if closes == at => {
+                    outbox.close(bye.clone().into_bytes());
+                    model.close(bye);
+                }
+                _ => {}
             }
             match step {
                 Step::Push { frames, sent } => {
@@ -312,7 +327,10 @@ proptest! {
         if outbox.is_closing() {
             let close = Frame::close_with(4200, "bye");
             prop_assert_eq!(*sent.last().expect("a close was sent"), close.as_bytes());
-        } else {
+        }
+        if outbox.is_closing() && matches!(close, Some((_, true))) {
+            prop_assert_eq!(data, accepted, "what waited went before the close");
+        } else if !outbox.is_closing() {
             prop_assert_eq!(data, accepted);
             let newest = sent.iter().rfind(|frame| frame[0] == 0x8a).map(|frame| frame.to_vec());
             prop_assert_eq!(newest, last_pong);
