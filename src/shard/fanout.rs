@@ -22,6 +22,7 @@ use super::audience::{Audience, Seat, Waiting};
 use super::live::LiveBytes;
 use super::run::{Run, Stretch};
 use crate::hub::channel::{Channel, ChannelKey};
+use crate::metrics::BatchCounts;
 
 /// Sockets served before somebody else has a turn: about half a millisecond of the kernel's work.
 const BATCH_SEATS: usize = 128;
@@ -31,6 +32,9 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const BATCH_SEATS_MIN: usize = 4;
 /// Slices of one gathered write; the kernel takes no more than 1,024, and few sockets have so many channels in a turn.
 const SLICES_MAX: usize = 64;
+/// A channel with more subscribers than this is walked by itself: to put all of them on a round's lists would take
+/// longer than a batch.
+const ROUND_SEATS_MAX: usize = 4096;
 
 type Channels = std::collections::HashMap<ChannelKey, usize, foldhash::fast::RandomState>;
 
@@ -40,8 +44,9 @@ pub(super) trait Sink {
     fn send(&mut self, seat: Seat, bytes: &[u8]) -> usize;
     /// The same with several pieces.
     fn send_all(&mut self, seat: Seat, pieces: &[IoSlice<'_>]) -> usize;
-    /// Keeps whole frames, of which `sent` bytes have left, until the socket takes more.
-    fn park(&mut self, seat: Seat, frames: Bytes, sent: usize);
+    /// Keeps whole frames, of which `sent` bytes have left, until the socket takes more. False: it has no room for
+    /// them either, and is given up.
+    fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) -> bool;
     /// A subscriber has moved to another position of its channel's array.
     fn moved(&mut self, seat: Seat, position: u32);
     /// A run was served to its last subscriber.
@@ -205,16 +210,22 @@ impl Fanout {
             audience.run = Run::of(&mut audience.waiting, &self.live);
             audience.run.is_some()
         });
-        match ready[..] {
+        // The smallest first: in a round, their sockets are then in the first batches.
+        let size = |index: usize| self.audiences[index].seats().len();
+        ready.sort_unstable_by_key(|&index| size(index));
+        let small = ready.partition_point(|&index| size(index) <= ROUND_SEATS_MAX);
+        match ready[..small] {
             [] => {}
             [audience] => self.jobs.push_back(Job::Sweep { audience, cursor: 0 }),
             _ => {
-                // The smallest first: their sockets are then in the first batches.
-                ready.sort_unstable_by_key(|&index| self.audiences[index].seats().len());
-                let round = self.round(&ready);
+                let round = self.round(&ready[..small]);
                 self.jobs.push_back(Job::Round(round));
             }
         }
+        let big = ready[small..]
+            .iter()
+            .map(|&audience| Job::Sweep { audience, cursor: 0 });
+        self.jobs.extend(big);
         ready.clear();
         self.ready = ready;
     }
@@ -309,10 +320,9 @@ impl Fanout {
                         if seat.is_blank() {
                             continue;
                         }
-                        served += 1;
                         let sent = sink.send(seat, bytes);
-                        if sent < bytes.len() {
-                            sink.park(seat, run.bytes.slice(offset..), sent);
+                        if sent == bytes.len() || sink.park(seat, run.bytes.slice(offset..), sent) {
+                            served += 1;
                         }
                     }
                     run.sent.messages += served * frames;
@@ -324,8 +334,10 @@ impl Fanout {
                     if !seat.is_blank() {
                         let pieces: SmallVec<[Bytes; 2]> =
                             share.into_iter().map(|range| run.bytes.slice(range)).collect();
-                        run.sent.bytes += send_pieces(sink, seat, &pieces);
-                        run.sent.messages += frames;
+                        if send_pieces(sink, seat, &pieces) {
+                            run.sent.messages += frames;
+                            run.sent.bytes += bytes_of(&pieces);
+                        }
                     }
                     cursor += 1;
                 }
@@ -344,29 +356,35 @@ impl Fanout {
         let end = round.visits.len().min(round.cursor + BATCH_SEATS);
         let mut bytes_sent = 0;
         let mut pieces: SmallVec<[Bytes; 16]> = SmallVec::new();
+        let mut shares: SmallVec<[(usize, BatchCounts); 16]> = SmallVec::new();
         while round.cursor < end && bytes_sent < BATCH_BYTES as u64 {
             let visit = &round.visits[round.cursor];
             let mut next = visit.first;
             while next != NONE {
                 let item = &round.items[next as usize];
                 next = item.next;
-                let audience = &mut self.audiences[item.audience as usize];
+                let audience = &self.audiences[item.audience as usize];
                 // Blanked meanwhile: the socket left this channel, or left altogether.
                 let seated = audience
                     .seats()
                     .get(item.position as usize)
                     .is_some_and(|seat| !seat.is_blank());
-                let Some(run) = audience.run.as_mut().filter(|_| seated) else {
+                let Some(run) = audience.run.as_ref().filter(|_| seated) else {
                     continue;
                 };
-                let (share, frames) = run.share(item.position);
-                for range in share {
-                    run.sent.bytes += range.len() as u64;
-                    pieces.push(run.bytes.slice(range));
-                }
-                run.sent.messages += frames;
+                let (share, messages) = run.share(item.position);
+                let bytes = share.iter().map(|range| range.len() as u64).sum();
+                pieces.extend(share.into_iter().map(|range| run.bytes.slice(range)));
+                shares.push((item.audience as usize, BatchCounts { messages, bytes }));
             }
-            bytes_sent += send_pieces(sink, visit.seat, &pieces);
+            bytes_sent += bytes_of(&pieces);
+            let is_counted = send_pieces(sink, visit.seat, &pieces);
+            for (audience, share) in shares.drain(..) {
+                if let Some(run) = self.audiences[audience].run.as_mut().filter(|_| is_counted) {
+                    run.sent.messages += share.messages;
+                    run.sent.bytes += share.bytes;
+                }
+            }
             pieces.clear();
             round.cursor += 1;
         }
@@ -395,9 +413,12 @@ impl Fanout {
     }
 }
 
-/// Writes pieces in as few calls as they need, and parks what the socket does not take. The answer is their bytes.
-fn send_pieces(sink: &mut impl Sink, seat: Seat, pieces: &[Bytes]) -> u64 {
-    let mut bytes = 0;
+fn bytes_of(pieces: &[Bytes]) -> u64 {
+    pieces.iter().map(|piece| piece.len() as u64).sum()
+}
+
+/// Writes pieces in as few calls as they need, and parks what the socket does not take. False: it is given up.
+fn send_pieces(sink: &mut impl Sink, seat: Seat, pieces: &[Bytes]) -> bool {
     let mut is_full = false;
     for pieces in pieces.chunks(SLICES_MAX) {
         let mut sent = 0;
@@ -412,16 +433,17 @@ fn send_pieces(sink: &mut impl Sink, seat: Seat, pieces: &[Bytes]) -> u64 {
             };
         }
         for piece in pieces {
-            bytes += piece.len() as u64;
             let taken = sent.min(piece.len());
             sent -= taken;
             if taken < piece.len() {
                 is_full = true;
-                sink.park(seat, piece.clone(), taken);
+                if !sink.park(seat, piece.clone(), taken) {
+                    return false;
+                }
             }
         }
     }
-    bytes
+    true
 }
 
 #[cfg(test)]

@@ -110,6 +110,7 @@ pub(super) struct Sockets {
     /// The socket whose input is being worked: its answers are gathered and leave in one write.
     corked: Option<SocketKey>,
     cork: Vec<u8>,
+    cork_messages: u64,
     /// Sockets to be closed as slow, as soon as nobody is in the middle of the arrays.
     pub(super) slow: Vec<SocketKey>,
 }
@@ -129,6 +130,7 @@ impl Sockets {
             shed_from: 0,
             corked: None,
             cork: Vec::new(),
+            cork_messages: 0,
             slow: Vec::new(),
         }
     }
@@ -259,17 +261,13 @@ impl Sockets {
     /// The answers gathered leave, in one write.
     pub(super) fn uncork(&mut self) {
         let Some(key) = self.corked.take() else { return };
-        let mut answers = std::mem::take(&mut self.cork);
-        if let Some(seat) = self.seat(key).filter(|_| !answers.is_empty()) {
-            let sent = self.send(seat, &answers);
-            if sent < answers.len() {
-                let whole = self.live.track(Bytes::copy_from_slice(&answers));
-                self.park(seat, whole, sent);
-            }
+        let messages = std::mem::take(&mut self.cork_messages);
+        if !self.cork.is_empty() {
+            let answers = Bytes::copy_from_slice(&self.cork);
+            self.cork.clear();
+            self.cork.shrink_to(CORK_BYTES_KEPT);
+            self.send_whole(key, answers, messages);
         }
-        answers.clear();
-        answers.shrink_to(CORK_BYTES_KEPT);
-        self.cork = answers;
     }
 
     fn seat(&self, key: SocketKey) -> Option<Seat> {
@@ -282,25 +280,28 @@ impl Sockets {
 
     /// Sends an answer to one socket, behind what waits for it.
     pub(super) fn reply(&mut self, key: SocketKey, frame: Frame) {
-        let Some(socket) = self.get(key).filter(|socket| !socket.outbox.is_closing()) else {
-            return;
-        };
-        let bytes = frame.as_bytes().len() as u64;
-        socket
-            .session
-            .namespace
-            .metrics
-            .sent(BatchCounts { messages: 1, bytes });
         if self.corked == Some(key) {
             self.cork.extend_from_slice(frame.as_bytes());
-            return;
+            self.cork_messages += 1;
+        } else {
+            self.send_whole(key, frame.into_bytes(), 1);
         }
+    }
+
+    fn send_whole(&mut self, key: SocketKey, frames: Bytes, messages: u64) {
         let Some(seat) = self.seat(key) else { return };
-        let bytes = frame.into_bytes();
-        let sent = self.send(seat, &bytes);
-        if sent < bytes.len() {
-            let bytes = self.live.track(bytes);
-            self.park(seat, bytes, sent);
+        let bytes = frames.len();
+        let sent = self.send(seat, &frames);
+        let is_taken = sent == bytes || {
+            let frames = self.live.track(frames);
+            self.park(seat, frames, sent)
+        };
+        if let Some(socket) = self.get(key).filter(|_| is_taken) {
+            let counts = BatchCounts {
+                messages,
+                bytes: bytes as u64,
+            };
+            socket.session.namespace.metrics.sent(counts);
         }
     }
 
@@ -397,15 +398,21 @@ impl Sink for Sockets {
         write_gathered(seat.fd, pieces).unwrap_or(0)
     }
 
-    fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) {
+    fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) -> bool {
         let key = self.key_of(seat.slot);
-        let Some(socket) = self.get_mut(key) else { return };
+        let Some(socket) = self.get_mut(key) else {
+            return false;
+        };
         let bytes_max = socket.session.app().limits.outbox_bytes_max;
         match socket.outbox.push(frames, sent, bytes_max) {
-            Pushed::Queued => self.wait_for(key),
+            Pushed::Queued => {
+                self.wait_for(key);
+                return true;
+            }
             Pushed::Slow => self.slow.push(key),
             Pushed::Closing => {}
         }
+        false
     }
 
     fn moved(&mut self, seat: Seat, position: u32) {

@@ -84,8 +84,6 @@ struct Wire {
 
 use std::os::fd::RawFd;
 
-use crate::metrics::BatchCounts;
-
 impl Wire {
     fn take(&mut self, seat: Seat, bytes: &[u8]) -> usize {
         assert_eq!(
@@ -126,12 +124,13 @@ impl Sink for Wire {
         self.take(seat, &bytes)
     }
 
-    fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) {
+    fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) -> bool {
         assert_eq!(frames.len() % FRAME_BYTES, 0, "whole frames are parked");
         self.parked
             .entry(seat.slot)
             .or_default()
             .extend_from_slice(&frames[sent..]);
+        true
     }
 
     fn moved(&mut self, seat: Seat, position: u32) {
