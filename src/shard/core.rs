@@ -272,17 +272,22 @@ impl Core {
 
     // -- what is due --
 
-    /// Closes whom the last sends found too slow, and the fullest while all outboxes together hold too much.
+    /// Closes whom the last sends found too slow.
     pub(super) fn close_slow(&mut self) {
         for key in std::mem::take(&mut self.sockets.slow) {
             self.close(key, CloseCode::SlowConsumer, CloseReason::Slow);
         }
-        if self.sockets.live().get() > self.live_bytes_max {
-            for fullest in self.sockets.by_fullness() {
-                if self.sockets.live().get() <= self.live_bytes_max {
-                    break;
-                }
-                self.close(fullest, CloseCode::SlowConsumer, CloseReason::Memory);
+    }
+
+    /// Closes the fullest of this shard while all outboxes of the process together hold too much.
+    fn close_fullest(&mut self) {
+        if self.sockets.live().get() <= self.live_bytes_max {
+            return;
+        }
+        for fullest in self.sockets.by_fullness() {
+            self.close(fullest, CloseCode::SlowConsumer, CloseReason::Memory);
+            if self.sockets.live().get() <= self.live_bytes_max {
+                return;
             }
         }
     }
@@ -310,6 +315,7 @@ impl Core {
         self.look_at_due();
         self.close_leaving();
         self.close_slow();
+        self.close_fullest();
     }
 
     /// Closes some of those who are to go, once they have got what was published before.

@@ -197,8 +197,24 @@ impl Core {
                 self.leave(key, place);
                 self.charge_membership(key)
             }
-            Reaction::Publish(place, frame) => self.publish(key, place, frame),
+            Reaction::Publish(place, frame) => {
+                self.count_limit(key, false);
+                self.publish(key, place, frame)
+            }
+            Reaction::OverLimit(refusal) => {
+                self.count_limit(key, true);
+                self.sockets.reply(key, refusal);
+                None
+            }
             Reaction::SignIn(user, replies) => self.sign_in(key, user, replies),
+        }
+    }
+
+    fn count_limit(&self, key: SocketKey, is_over: bool) {
+        if let Some(socket) = self.sockets.get(key) {
+            let metrics = &socket.session.namespace.metrics;
+            metrics.rate_limit_checks_total.inc();
+            metrics.rate_limit_triggered_total.inc_by(u64::from(is_over));
         }
     }
 

@@ -20,6 +20,7 @@ mod session;
 mod sockets;
 mod subscriptions;
 pub mod wheel;
+mod wire;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

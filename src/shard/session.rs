@@ -45,6 +45,8 @@ pub(super) enum Reaction {
     Unsubscribe(u32),
     /// Send a client event to the other subscribers of the channel at this place.
     Publish(u32, Frame),
+    /// One client event too many; the frame says so.
+    OverLimit(Frame),
     /// The socket is this user from now on; the reply says so.
     SignIn(SignedInUser, Replies),
 }
@@ -353,12 +355,14 @@ impl Session {
                 format!("Client event rejected: not subscribed to {channel}"),
             ));
         };
-        let rate = limits.client_events;
         let per_s = config.client_events_per_s;
-        self.namespace.metrics.rate_limit_checks_total.inc();
-        if self.client_events.take(rate, now_ns).is_err() {
-            self.namespace.metrics.rate_limit_triggered_total.inc();
-            return refused(format!("Client event rejected: over {per_s} messages per second"));
+        if self.client_events.take(limits.client_events, now_ns).is_err() {
+            let text = format!("Client event rejected: over {per_s} messages per second");
+            return Ok(Reaction::OverLimit(server::error(
+                Some(CLIENT_EVENT_REFUSED),
+                &text,
+                Some(channel),
+            )));
         }
         let frame = EncodedEvent::new(event, data, held.user_id.as_deref()).frame(&name);
         Ok(Reaction::Publish(place, frame))

@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
+use rustix::net::{Shutdown, shutdown};
 use slab::Slab;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -25,15 +24,13 @@ use super::pulse::Pulse;
 use super::run::Run;
 use super::session::Session;
 use super::subscriptions::Subscriptions;
+use super::wire::{send_gathered, send_plain};
 use crate::app::Admission;
 use crate::hub::channel::Channel;
 use crate::hub::inbox::{Inboxes, ShardIndex, SocketKey};
 use crate::metrics::BatchCounts;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
-
-/// A socket that does not take it now shall say so, and a peer that went away is an error, not a signal.
-const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// Slices of one write; the kernel takes 1,024, few outboxes hold so many pieces.
 const SLICES_MAX: usize = 64;
@@ -350,7 +347,7 @@ impl Sockets {
             let filled = socket.outbox.chunks(&mut slices);
             // Only a `try_io` that fails clears what tokio remembers of the socket's readiness: after a plain send
             // that would have blocked it still says "writable".
-            let write = || Ok(write_gathered(socket.fd(), &slices[..filled])?);
+            let write = || Ok(send_gathered(socket.fd(), &slices[..filled])?);
             match socket.stream.try_io(Interest::WRITABLE, write) {
                 Ok(sent) => socket.outbox.advance(sent),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -395,7 +392,7 @@ impl Sink for Sockets {
         if self.blocked_count > 0 && self.blocked[seat.slot as usize] {
             return 0;
         }
-        write_gathered(seat.fd, pieces).unwrap_or(0)
+        send_gathered(seat.fd, pieces).unwrap_or(0)
     }
 
     fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) -> bool {
@@ -435,30 +432,4 @@ impl Sink for Sockets {
         }
         self.inboxes.of(self.shard).release(run.charge);
     }
-}
-
-/// One system call, no readiness bookkeeping. What went wrong shows as nothing sent: the rest is parked, and the task
-/// that waits for the socket meets the error.
-fn send_plain(fd: RawFd, bytes: &[u8]) -> usize {
-    send(borrow(fd), bytes, SEND_FLAGS).unwrap_or(0)
-}
-
-fn write_gathered(fd: RawFd, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
-    sendmsg(
-        borrow(fd),
-        pieces,
-        &mut SendAncillaryBuffer::default(),
-        SEND_FLAGS,
-    )
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the hot loop writes to descriptors without a look at their sockets"
-)]
-fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
-    // SAFETY: every descriptor comes from a seat that is not blank or from a socket in the table. The table owns the
-    // stream that owns the descriptor, drops it in `Sockets::remove` only, on this same thread, and the shard blanks
-    // all seats of a socket before it calls that. Nobody keeps the borrow beyond the system call.
-    unsafe { BorrowedFd::borrow_raw(fd) }
 }
