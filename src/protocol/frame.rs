@@ -113,16 +113,42 @@ impl Frame {
     }
 }
 
-/// How many bytes the header takes, going by its second byte. `None` if the bytes end before, or if they are
-/// masked.
+/// How many bytes the header of an unmasked frame takes. `None` if the bytes end before, or if they are masked.
 fn header_length(bytes: &[u8]) -> Option<usize> {
-    let length = match bytes.get(1)? {
-        ..=125 => 2,
-        126 => 4,
-        127 => 10,
-        128.. => return None,
+    let [_, second @ ..=127, rest @ ..] = bytes else {
+        return None;
     };
-    (bytes.len() >= length).then_some(length)
+    payload_length(*second, rest).map(|(_, length_bytes)| 2 + length_bytes)
+}
+
+/// Reads the length of a payload: `short` is the header's second byte without the mask's bit, `rest` what follows
+/// it. The answer is the length, and how many bytes of `rest` it took; `None` if those are not all there.
+pub fn payload_length(short: u8, rest: &[u8]) -> Option<(u64, usize)> {
+    match short {
+        126 => rest
+            .first_chunk()
+            .map(|bytes| (u64::from(u16::from_be_bytes(*bytes)), 2)),
+        127 => rest.first_chunk().map(|bytes| (u64::from_be_bytes(*bytes), 8)),
+        _ => Some((u64::from(short), 0)),
+    }
+}
+
+/// The smallest end of a frame that is not below `at_least`, in a run of frames as they are made here: unmasked,
+/// whole, the first one beginning with the run. Zero counts as an end, and the run's length is one.
+pub fn frame_boundary(run: &[u8], at_least: usize) -> usize {
+    let mut end = 0;
+    while end < at_least {
+        let next = run.get(end..).and_then(|frame| {
+            let (length, length_bytes) = payload_length(frame.get(1)? & 0x7f, &frame[2..])?;
+            end.checked_add(2 + length_bytes)?
+                .checked_add(usize::try_from(length).ok()?)
+        });
+        match next {
+            Some(next) if next <= run.len() => end = next,
+            _ => return run.len(),
+        }
+    }
+    end
 }
 
 /// Writes a header against the end of `room` and says where it begins.
@@ -208,6 +234,23 @@ mod tests {
             Frame::close_with(4009, &"é".repeat(100)).payload(),
             [&[0x0f, 0xa9], "é".repeat(61).as_bytes()].concat()
         );
+    }
+
+    #[test]
+    fn a_run_is_cut_between_frames() {
+        let run = [0, 125, 126, 70_000].map(|length| Frame::text("a".repeat(length)).into_bytes());
+        let run = run.concat();
+        let ends = [0, 2, 129, 259, 70_269];
+        assert_eq!(run.len(), ends[4]);
+        for (from, to) in ends.iter().zip(&ends[1..]) {
+            assert_eq!(frame_boundary(&run, *from), *from);
+            assert_eq!(frame_boundary(&run, from + 1), *to);
+            assert_eq!(frame_boundary(&run, *to), *to);
+        }
+        for cut in 0..=300 {
+            let run = &run[..cut];
+            assert_eq!(frame_boundary(run, cut), cut, "cut short it ends at its end");
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 
-use header::{CONTROL_BYTES_MAX, ClientFrame, HEAD_BYTES_MAX, Opcode, length};
+use crate::protocol::CloseCode;
+use header::{CONTROL_BYTES_MAX, ClientFrame, HEAD_BYTES_MAX, Opcode};
 
 /// One message of a client. Borrowed: from the input when it came in one piece, else from the [`Reader`].
 #[derive(Debug, PartialEq, Eq)]
@@ -74,12 +75,20 @@ pub enum FrameError {
 
 impl FrameError {
     /// The close code that tells the client (RFC 6455, section 7.4.1).
-    pub fn code(self) -> u16 {
+    pub fn code(self) -> CloseCode {
         match self {
-            FrameError::Binary => 1003,
-            FrameError::NotUtf8 => 1007,
-            FrameError::TooBig => 1009,
-            _ => 1002,
+            FrameError::Binary => CloseCode::UnsupportedData,
+            FrameError::NotUtf8 => CloseCode::InvalidText,
+            FrameError::TooBig => CloseCode::TooBig,
+            FrameError::ReservedBits
+            | FrameError::UnknownOpcode
+            | FrameError::Unmasked
+            | FrameError::FragmentedControl
+            | FrameError::LongControl
+            | FrameError::ContinuationOfNothing
+            | FrameError::MessageInsideMessage
+            | FrameError::BadLength
+            | FrameError::BadClose => CloseCode::ProtocolError,
         }
     }
 }
@@ -127,11 +136,6 @@ impl Framing {
             unfinished: None,
             has_ended: false,
         }
-    }
-
-    /// Whether no message is under way, so that no memory is held.
-    pub fn is_idle(&self) -> bool {
-        self.unfinished.is_none()
     }
 
     /// Begins to read what a socket just sent. The bytes are unmasked in place, so the buffer's content is spent.
@@ -341,22 +345,4 @@ fn valid_up_to(bytes: &[u8]) -> Result<usize, FrameError> {
         Err(error) if error.error_len().is_none() => Ok(error.valid_up_to()),
         Err(_) => Err(FrameError::NotUtf8),
     }
-}
-
-/// The smallest end of a frame that is not below `at_least`, in a run of a *server's* frames: unmasked, whole, the
-/// first one beginning with the run. Zero counts as an end, and the run's length is one.
-pub fn frame_boundary(run: &[u8], at_least: usize) -> usize {
-    let mut end = 0;
-    while end < at_least {
-        let next = run.get(end..).and_then(|frame| {
-            let (length, length_bytes) = length(frame.get(1)? & 0x7f, &frame[2..])?;
-            end.checked_add(2 + length_bytes)?
-                .checked_add(usize::try_from(length).ok()?)
-        });
-        match next {
-            Some(next) if next <= run.len() => end = next,
-            _ => return run.len(),
-        }
-    }
-    end
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Core, Ending};
-use super::framing::{FrameError, Message};
+use super::framing::Message;
 use super::session::{Reaction, Replies, Session};
 use super::sockets::Socket;
 use super::subscriptions::Subscription;
@@ -17,7 +17,7 @@ use crate::metrics::{BatchCounts, CloseReason};
 use crate::node::{Joiner, Node, Refused};
 use crate::protocol::channel_name::ChannelName;
 use crate::protocol::client::ClientMessage;
-use crate::protocol::code::{CloseCode, RefusalKind};
+use crate::protocol::code::RefusalKind;
 use crate::protocol::frame::Frame;
 use crate::protocol::presence::Member;
 use crate::protocol::server;
@@ -90,7 +90,7 @@ impl Core {
                 Ok(Some(Message::Pong(_))) => {}
                 Ok(Some(Message::Close { code })) => break self.closed_by_peer(key, code),
                 Err(error) => {
-                    let code = close_code(error);
+                    let code = error.code();
                     self.close(key, code, CloseReason::from(code));
                     break ControlFlow::Continue(Worked::All);
                 }
@@ -339,14 +339,5 @@ impl Core {
             self.sockets.reply(key, state);
         }
         pause
-    }
-}
-
-fn close_code(error: FrameError) -> CloseCode {
-    match error {
-        FrameError::Binary => CloseCode::UnsupportedData,
-        FrameError::NotUtf8 => CloseCode::InvalidText,
-        FrameError::TooBig => CloseCode::TooBig,
-        _ => CloseCode::ProtocolError,
     }
 }

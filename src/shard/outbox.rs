@@ -8,8 +8,8 @@ use std::{collections::VecDeque, io::IoSlice, mem};
 
 use bytes::Bytes;
 
-use super::framing::frame_boundary;
 use crate::protocol::Frame;
+use crate::protocol::frame::frame_boundary;
 
 /// What a piece is charged beyond its bytes: its place in the queue, and a share in a buffer that may be far larger.
 pub const PIECE_OVERHEAD_BYTES: usize = 64;

@@ -12,7 +12,7 @@ use crate::hub::namespace::Namespace;
 use crate::limit::{Bucket, Rate};
 use crate::protocol::EncodedEvent;
 use crate::protocol::auth::{self, Credential};
-use crate::protocol::channel_name::{ChannelName, NameError};
+use crate::protocol::channel_name::ChannelName;
 use crate::protocol::client::{ClientMessage, Text};
 use crate::protocol::code::{CLIENT_EVENT_REFUSED, RefusalKind, UNAUTHORIZED, WATCHLIST_TOO_LONG};
 use crate::protocol::frame::Frame;
@@ -169,14 +169,8 @@ impl Session {
         channel_data: &Text<'_>,
         subscriptions: &Subscriptions,
     ) -> Result<Reaction, Refusal> {
-        let name =
-            ChannelName::parse(channel, self.app().limits.channel_name_length_max).map_err(|error| {
-                let kind = match error {
-                    NameError::TooLong { .. } => RefusalKind::NameTooLong,
-                    _ => RefusalKind::InvalidChannel,
-                };
-                Refusal::new(kind, error.to_string())
-            })?;
+        let name = ChannelName::parse(channel, self.app().limits.channel_name_length_max)
+            .map_err(|error| Refusal::new(error.kind(), error.to_string()))?;
         if let Some(user_id) = name.user_id() {
             return self.subscribe_to_user(&name, user_id);
         }

@@ -1,6 +1,7 @@
 //! The two to fourteen bytes before a frame's payload: what they say, and which of it no client may say.
 
 use super::FrameError;
+use crate::protocol::frame::payload_length;
 
 /// The longest header of a client's frame: two bytes, eight of length, four of mask.
 pub(super) const HEAD_BYTES_MAX: usize = 14;
@@ -68,7 +69,7 @@ impl ClientFrame {
                 return Err(FrameError::LongControl);
             }
         }
-        let Some((length, length_bytes)) = length(short, rest) else {
+        let Some((length, length_bytes)) = payload_length(short, rest) else {
             return Ok(None);
         };
         // A length in more bytes than it needs is let through, as by other servers: there is no doubt what it means.
@@ -95,16 +96,5 @@ impl ClientFrame {
         fastwebsockets::unmask(came, self.mask);
         self.mask.rotate_left(came.len() % 4);
         self.bytes_due -= came.len();
-    }
-}
-
-/// Reads a length as it follows the two first bytes: the length, and how many bytes beyond those two it took.
-pub(super) fn length(short: u8, rest: &[u8]) -> Option<(u64, usize)> {
-    match short {
-        126 => rest
-            .first_chunk()
-            .map(|bytes| (u64::from(u16::from_be_bytes(*bytes)), 2)),
-        127 => rest.first_chunk().map(|bytes| (u64::from_be_bytes(*bytes), 8)),
-        _ => Some((u64::from(short), 0)),
     }
 }
