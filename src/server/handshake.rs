@@ -44,34 +44,26 @@ pub(super) struct Granted {
     pub(super) protocol: u8,
 }
 
-/// A client that may not, and what it speaks, as far as that is known.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// Why.
-    pub(super) code: CloseCode,
-}
-
 /// Decides. The first failing check gives the code.
 pub(super) fn decide(
     request: &Request<'_>,
     apps: &Apps,
     circumstances: Circumstances,
-) -> Result<Granted, Refused> {
-    let refuse = |code| Err(Refused { code });
+) -> Result<Granted, CloseCode> {
     if circumstances.is_draining {
-        return refuse(CloseCode::Draining);
+        return Err(CloseCode::Draining);
     }
-    let protocol = protocol(request.query, circumstances.strict).map_err(|code| Refused { code })?;
+    let protocol = protocol(request.query, circumstances.strict)?;
     let key = percent_decode_str(request.key).decode_utf8().unwrap_or_default();
     let Some(app) = apps.by_key(&key) else {
-        return refuse(CloseCode::NoSuchApp);
+        return Err(CloseCode::NoSuchApp);
     };
-    check_app(app, request).map_err(|code| Refused { code })?;
+    check_app(app, request)?;
     let Some(admission) = app.admit() else {
-        return refuse(CloseCode::OverQuota);
+        return Err(CloseCode::OverQuota);
     };
     if circumstances.is_full {
-        return refuse(CloseCode::OverCapacity);
+        return Err(CloseCode::OverCapacity);
     }
     Ok(Granted { admission, protocol })
 }
@@ -162,9 +154,7 @@ mod tests {
             origin: Some("https://b.example"),
             is_tls: false,
         };
-        decide(&request, &apps(), circumstances)
-            .map(|granted| granted.protocol)
-            .map_err(|refused| refused.code)
+        decide(&request, &apps(), circumstances).map(|granted| granted.protocol)
     }
 
     #[test]
@@ -234,12 +224,7 @@ mod tests {
             is_tls: false,
         };
         let first = decide(&request, &apps, CALM).expect("one place");
-        assert_eq!(
-            decide(&request, &apps, CALM).unwrap_err(),
-            Refused {
-                code: CloseCode::OverQuota
-            }
-        );
+        assert_eq!(decide(&request, &apps, CALM).unwrap_err(), CloseCode::OverQuota);
         drop(first);
         assert!(decide(&request, &apps, CALM).is_ok());
         let full = Circumstances {

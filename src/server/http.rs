@@ -246,7 +246,7 @@ fn upgrade(
                 is_full: health.has(Trouble::Memory) || gate.node.inboxes().sockets() >= gate.sockets_max,
                 strict: gate.config.strict_protocol,
             };
-            handshake::decide(&words, gate.node.apps(), circumstances).map_err(|refused| refused.code)
+            handshake::decide(&words, gate.node.apps(), circumstances)
         }
     };
     // Its future would build a WebSocket with buffers of its own; the shard has its own framing.
