@@ -58,19 +58,6 @@ pub struct BatchCounts {
     pub bytes: u64,
 }
 
-impl BatchCounts {
-    /// Counts `messages` whole messages of `bytes` bytes together.
-    pub fn add(&mut self, messages: u64, bytes: usize) {
-        self.messages += messages;
-        self.bytes += bytes as u64;
-    }
-
-    /// What was collected, leaving zero: so that nothing is flushed twice.
-    pub fn take(&mut self) -> BatchCounts {
-        std::mem::take(self)
-    }
-}
-
 impl AppMetrics {
     /// Adds what was sent to sockets.
     pub fn sent(&self, counts: BatchCounts) {

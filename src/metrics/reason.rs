@@ -77,22 +77,17 @@ labels! {
 }
 
 labels! {
-    /// How a connection failed, mostly before it was a socket.
+    /// How a connection failed before it was a socket. One that was upgraded only to be closed with a code is none
+    /// of these: it counts as closed.
     ConnectionError {
         /// The listener could not accept it, for want of descriptors as a rule.
         Accept = "accept",
-        /// The TLS handshake failed or took too long.
-        Tls = "tls",
         /// The request's head did not arrive in time.
         Timeout = "timeout",
         /// What arrived was not HTTP, or beyond its limits.
         Http = "http",
         /// An upgrade that RFC 6455 does not allow.
         Upgrade = "upgrade",
-        /// Upgraded only to be closed with a code; `closed_total` knows which.
-        Refused = "refused",
-        /// The system reported an error on an established socket.
-        Io = "io",
     }
 }
 

@@ -156,12 +156,10 @@ fn batches_from_many_threads_add_up_exactly() {
         for _ in 0..THREADS {
             let app = metrics.app("1");
             scope.spawn(move || {
-                let mut counts = BatchCounts::default();
+                let counts = |messages, bytes| BatchCounts { messages, bytes };
                 for _ in 0..BATCHES {
-                    counts.add(3, 300);
-                    app.sent(counts.take());
-                    counts.add(1, 7);
-                    app.received(counts.take());
+                    app.sent(counts(3, 300));
+                    app.received(counts(1, 7));
                     app.http_call(5, 2);
                 }
             });

@@ -143,8 +143,6 @@ pub enum RefusalKind {
     TooManyChannels,
     /// No legal channel name.
     InvalidChannel,
-    /// Our fault.
-    Server,
 }
 
 impl RefusalKind {
@@ -157,7 +155,6 @@ impl RefusalKind {
             | RefusalKind::MemberTooLarge
             | RefusalKind::TooManyChannels => "LimitReached",
             RefusalKind::InvalidChannel => "InvalidChannel",
-            RefusalKind::Server => "ServerError",
         }
     }
 
@@ -169,7 +166,6 @@ impl RefusalKind {
             RefusalKind::PresenceFull | RefusalKind::TooManyChannels => 4100,
             RefusalKind::MemberTooLarge => 4301,
             RefusalKind::InvalidChannel => 400,
-            RefusalKind::Server => 500,
         }
     }
 
@@ -255,7 +251,6 @@ mod tests {
             (RefusalKind::TooManyChannels, "LimitReached", 4100, Some(4100)),
             (RefusalKind::MemberTooLarge, "LimitReached", 4301, Some(4301)),
             (RefusalKind::InvalidChannel, "InvalidChannel", 400, None),
-            (RefusalKind::Server, "ServerError", 500, None),
         ] {
             assert_eq!(
                 (kind.type_name(), kind.status(), kind.error_code()),

@@ -1,12 +1,12 @@
 //! Is this process alive, is it ready, may more traffic come: the state behind these questions, and
 //! the answers to those who probe.
 //!
-//! A probe never causes work: whoever watches a backend, the memory or the number of sockets reports
-//! here when something changes, and a probe reads one atomic. So `/live` answers however many
-//! dependencies hang, and a slow backend cannot make the orchestrator kill a process that works.
+//! A probe never causes work: whoever watches the memory or the number of sockets reports here when
+//! something changes, and a probe reads one atomic. So `/live` answers whatever else hangs, and nothing
+//! slow can make the orchestrator kill a process that works.
 //!
-//! Not here: what makes a backend count as down (how often it must fail is for its watcher to know);
-//! methods and the rest of HTTP (`server/admin.rs` and the public router).
+//! Not here: what counts as too much memory or too many sockets (`server/mod.rs` watches them); methods and
+//! the rest of HTTP (`server/admin.rs` and the public router).
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,13 +21,9 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const STARTING: u32 = 1;
 const DRAINING: u32 = 1 << 1;
 
-/// Something that keeps this node from doing all of its work.
+/// Something for which this node wants no more sockets. It still serves those whom it has, so it stays ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// The way to the other nodes is down, and this node was told not to serve without it.
-    Cluster,
-    /// The source of apps is down, and this node cannot tell who may connect.
-    Apps,
     /// Memory is beyond its mark.
     Memory,
     /// Sockets are beyond their mark.
@@ -35,7 +31,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    const ALL: [Trouble; 4] = [Trouble::Cluster, Trouble::Apps, Trouble::Memory, Trouble::Sockets];
+    const ALL: [Trouble; 2] = [Trouble::Memory, Trouble::Sockets];
 
     fn bit(self) -> u32 {
         1 << (2 + self as u32)
@@ -43,16 +39,9 @@ impl Trouble {
 
     fn as_str(self) -> &'static str {
         match self {
-            Trouble::Cluster => "cluster",
-            Trouble::Apps => "apps",
             Trouble::Memory => "memory",
             Trouble::Sockets => "sockets",
         }
-    }
-
-    /// A full node still serves those whom it has; it only wants no more of them.
-    fn refuses_only_newcomers(self) -> bool {
-        matches!(self, Trouble::Memory | Trouble::Sockets)
     }
 }
 
@@ -97,14 +86,9 @@ impl Health {
 pub struct HealthState(u32);
 
 impl HealthState {
-    /// Whether the node does its work: started, not draining, no backend missing that it requires.
+    /// Whether the node does its work: started, and not draining.
     pub fn is_ready(self) -> bool {
-        self.readiness_causes().next().is_none()
-    }
-
-    /// Whether more sockets are welcome: ready, with memory and sockets below their marks.
-    pub fn accepts_traffic(self) -> bool {
-        self.causes().next().is_none()
+        self.phases().next().is_none()
     }
 
     /// Whether the drain has begun.
@@ -117,27 +101,20 @@ impl HealthState {
         self.0 & trouble.bit() != 0
     }
 
-    /// All that speaks against more traffic.
-    fn causes(self) -> impl Iterator<Item = &'static str> {
-        self.list(|_| true)
-    }
-
-    /// Those causes for which the node is not even ready.
-    fn readiness_causes(self) -> impl Iterator<Item = &'static str> {
-        self.list(|trouble| !trouble.refuses_only_newcomers())
-    }
-
-    fn list(self, counts: impl Fn(Trouble) -> bool) -> impl Iterator<Item = &'static str> {
-        let phases = [(STARTING, "starting"), (DRAINING, "draining")];
-        let troubles = Trouble::ALL
-            .into_iter()
-            .filter(move |trouble| counts(*trouble))
-            .map(|trouble| (trouble.bit(), trouble.as_str()));
+    /// The phases in which the node is not ready.
+    fn phases(self) -> impl Iterator<Item = &'static str> {
+        let phases = [(STARTING, "starting"), (DRAINING, "draining")].into_iter();
         phases
-            .into_iter()
-            .chain(troubles)
             .filter(move |(bit, _)| self.0 & bit != 0)
             .map(|(_, name)| name)
+    }
+
+    /// What speaks against more sockets, the phase aside.
+    fn troubles(self) -> impl Iterator<Item = &'static str> {
+        let troubles = Trouble::ALL.into_iter();
+        troubles
+            .filter(move |trouble| self.has(*trouble))
+            .map(Trouble::as_str)
     }
 }
 
@@ -155,7 +132,7 @@ pub struct Answer {
 /// Answers a probe at `path`, or `None` if that is no path of ours. `app_enabled` looks an app up by id,
 /// without any I/O: `None` if there is none, else whether it is switched on.
 pub fn answer(path: &str, state: HealthState, app_enabled: impl Fn(&str) -> Option<bool>) -> Option<Answer> {
-    let ready = || state.readiness_causes().collect::<Vec<_>>();
+    let ready = || state.phases().collect::<Vec<_>>();
     Some(match path {
         "/" => Answer {
             status: StatusCode::OK,
@@ -165,7 +142,7 @@ pub fn answer(path: &str, state: HealthState, app_enabled: impl Fn(&str) -> Opti
         "/live" => up(StatusCode::OK, Vec::new()),
         "/up" => up(yes_or_no(state.is_ready()), ready()),
         "/ready" => probed("ready", ready()),
-        "/accept-traffic" => probed("accept_traffic", state.causes().collect()),
+        "/accept-traffic" => probed("accept_traffic", state.phases().chain(state.troubles()).collect()),
         _ => {
             let app_id = path.strip_prefix("/up/").filter(|id| !id.contains('/'))?;
             let app_id = percent_decode_str(app_id).decode_utf8().ok()?;
@@ -248,7 +225,7 @@ mod tests {
     #[test]
     fn each_state_has_its_answers() {
         type Change = fn(&Health);
-        let table: [(&str, Change, [u16; 6]); 8] = [
+        let table: [(&str, Change, [u16; 6]); 6] = [
             // what happened            /    /live /up  /up/on /ready /accept-traffic
             (
                 "nothing yet",
@@ -256,16 +233,6 @@ mod tests {
                 [200, 200, 503, 503, 503, 503],
             ),
             ("started", |_| (), [200, 200, 200, 200, 200, 200]),
-            (
-                "cluster",
-                |h| h.set(Trouble::Cluster, true),
-                [200, 200, 503, 503, 503, 503],
-            ),
-            (
-                "apps",
-                |h| h.set(Trouble::Apps, true),
-                [200, 200, 503, 503, 503, 503],
-            ),
             (
                 "memory",
                 |h| h.set(Trouble::Memory, true),
@@ -280,9 +247,9 @@ mod tests {
             (
                 "a trouble that passed",
                 |h| {
-                    h.set(Trouble::Cluster, true);
-                    h.set(Trouble::Cluster, true);
-                    h.set(Trouble::Cluster, false);
+                    h.set(Trouble::Memory, true);
+                    h.set(Trouble::Memory, true);
+                    h.set(Trouble::Memory, false);
                 },
                 [200; 6],
             ),
@@ -293,7 +260,6 @@ mod tests {
             let paths = ["/", "/live", "/up", "/up/on", "/ready", "/accept-traffic"];
             assert_eq!(paths.map(|path| status(path, &health)), expected, "{name}");
             assert_eq!(health.state().is_ready(), expected[4] == 200, "{name}");
-            assert_eq!(health.state().accepts_traffic(), expected[5] == 200, "{name}");
         }
     }
 
@@ -315,9 +281,9 @@ mod tests {
         assert!(causes("/ready", &health).is_empty());
         Trouble::ALL.iter().for_each(|trouble| health.set(*trouble, true));
         health.drain();
-        assert_eq!(causes("/ready", &health), ["draining", "cluster", "apps"]);
-        assert_eq!(causes("/up", &health), ["draining", "cluster", "apps"]);
-        let all = ["draining", "cluster", "apps", "memory", "sockets"];
+        assert_eq!(causes("/ready", &health), ["draining"]);
+        assert_eq!(causes("/up", &health), ["draining"]);
+        let all = ["draining", "memory", "sockets"];
         assert_eq!(causes("/accept-traffic", &health), all);
     }
 

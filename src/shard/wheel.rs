@@ -43,16 +43,6 @@ impl<K> Wheel<K> {
             }
         }
     }
-
-    /// The tick before which nothing is due: how long the shard may sleep.
-    pub fn next_tick(&self) -> Option<u64> {
-        self.buckets.first_key_value().map(|(tick, _)| *tick)
-    }
-
-    /// Whether no key waits.
-    pub fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -72,11 +62,10 @@ mod tests {
         let mut wheel = Wheel::default();
         wheel.insert("a", 150);
         wheel.insert("b", 120);
-        assert_eq!(wheel.next_tick(), Some(120));
         assert!(due(&mut wheel, 119).is_empty());
         assert_eq!(due(&mut wheel, 120), ["b"]);
         assert_eq!(due(&mut wheel, 100_000), ["a"]);
-        assert!(wheel.is_empty());
+        assert!(wheel.buckets.is_empty());
     }
 
     #[test]
@@ -125,7 +114,6 @@ mod tests {
                 let waiting = sorted.split_off(sorted.partition_point(|(deadline, _)| *deadline <= now));
                 let expected: Vec<u64> = sorted.drain(..).map(|(_, key)| key).collect();
                 prop_assert_eq!(due(&mut wheel, now), expected);
-                prop_assert_eq!(wheel.next_tick(), waiting.first().map(|(deadline, _)| *deadline));
                 sorted = waiting;
             }
         }

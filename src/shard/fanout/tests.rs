@@ -138,7 +138,8 @@ impl Sink for Wire {
     }
 
     fn served(&mut self, _: &Channel, run: &Run) {
-        self.counted.add(run.sent.messages, run.sent.bytes as usize);
+        self.counted.messages += run.sent.messages;
+        self.counted.bytes += run.sent.bytes;
         self.charge -= run.charge;
     }
 }
