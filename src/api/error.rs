@@ -25,7 +25,7 @@ pub(super) enum ApiError {
     /// 408: the body did not come in time.
     BodyTooSlow { within_s: u64 },
     /// 409: the first call with this idempotency key is still being answered.
-    AtWork,
+    UnderWay,
     /// 413: over a limit, which the text names together with the size and the setting to change.
     TooLarge(String),
     /// 500: our own fault.
@@ -55,7 +55,7 @@ impl ApiError {
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
             ApiError::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            ApiError::AtWork => StatusCode::CONFLICT,
+            ApiError::UnderWay => StatusCode::CONFLICT,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -74,7 +74,7 @@ impl ApiError {
             ApiError::BodyTooSlow { within_s } => {
                 format!("The request body was not complete after {within_s} s.")
             }
-            ApiError::AtWork => {
+            ApiError::UnderWay => {
                 "The first call with this idempotency key is still being answered. Ask again in a second.".into()
             }
             ApiError::Internal => "The server failed. Nothing is known about the effect of this call.".into(),
@@ -108,7 +108,7 @@ impl ApiError {
             ApiError::WrongMethod { allow } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
-            ApiError::Busy | ApiError::AtWork => {
+            ApiError::Busy | ApiError::UnderWay => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(1));
             }
             _ => {}
@@ -147,7 +147,7 @@ mod tests {
         for (refusal, status, header, value) in [
             (ApiError::WrongMethod { allow: "POST" }, 405, ALLOW, "POST"),
             (ApiError::Busy, 503, RETRY_AFTER, "1"),
-            (ApiError::AtWork, 409, RETRY_AFTER, "1"),
+            (ApiError::UnderWay, 409, RETRY_AFTER, "1"),
         ] {
             let response = refusal.response();
             assert_eq!(response.status(), status);

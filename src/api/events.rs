@@ -16,7 +16,26 @@ use crate::protocol::ChannelName;
 pub(super) struct Trigger {
     pub(super) events: Vec<Event>,
     pub(super) idempotency_key: Option<String>,
-    is_batch: bool,
+    form: Form,
+}
+
+/// Which of the two calls publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Form {
+    /// `events`.
+    Event,
+    /// `batch_events`.
+    Batch,
+}
+
+impl Form {
+    /// Reads the body of this call.
+    pub(super) fn parse(self, body: &[u8], limits: &Limits) -> Result<Trigger, ApiError> {
+        match self {
+            Form::Event => parse_event(body, limits),
+            Form::Batch => parse_batch(body, limits),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -27,19 +46,18 @@ struct BatchBody<'a> {
     idempotency_key: Option<Str<'a>>,
 }
 
-/// Reads the body of `events`.
-pub(super) fn parse_event(body: &[u8], limits: &Limits) -> Result<Trigger, ApiError> {
+fn parse_event(body: &[u8], limits: &Limits) -> Result<Trigger, ApiError> {
     let event: EventBody<'_> = parse(body)?;
     let idempotency_key = event.idempotency_key.as_ref().map(|key| key.0.to_string());
     Ok(Trigger {
         events: vec![event.checked(limits)?],
         idempotency_key,
-        is_batch: false,
+        form: Form::Event,
     })
 }
 
-/// Reads the body of `batch_events`: one bad event refuses all.
-pub(super) fn parse_batch(body: &[u8], limits: &Limits) -> Result<Trigger, ApiError> {
+/// One bad event refuses all.
+fn parse_batch(body: &[u8], limits: &Limits) -> Result<Trigger, ApiError> {
     let body: BatchBody<'_> = parse(body)?;
     let Some(batch) = body.batch else {
         return Err(ApiError::bad("`batch` is missing: an array of events."));
@@ -63,7 +81,7 @@ pub(super) fn parse_batch(body: &[u8], limits: &Limits) -> Result<Trigger, ApiEr
     Ok(Trigger {
         events: batch.iter().enumerate().map(checked).collect::<Result<_, _>>()?,
         idempotency_key: body.idempotency_key.map(|key| key.0.into_owned()),
-        is_batch: true,
+        form: Form::Batch,
     })
 }
 
@@ -107,7 +125,7 @@ impl Trigger {
             return Bytes::from_static(b"{}");
         }
         let text = match &self.events[..] {
-            [event] if !self.is_batch => serde_json::to_vec(&answer(event, false, &detail)),
+            [event] if self.form == Form::Event => serde_json::to_vec(&answer(event, false, &detail)),
             events => {
                 let batch = events.iter().map(|event| answer(event, true, &detail)).collect();
                 serde_json::to_vec(&BatchAnswer { batch })

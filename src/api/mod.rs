@@ -15,7 +15,7 @@ mod query;
 mod route;
 mod users;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -27,12 +27,12 @@ use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::app::{App, Limits};
+use crate::app::App;
 use crate::node::{Busy, Node};
 use auth::Signed;
 use channels::{ChannelQuery, ListQuery};
 use error::ApiError;
-use events::Trigger;
+use events::{Form, Trigger};
 use idempotency::{Begun, Idempotency};
 use route::Call;
 use users::UsersQuery;
@@ -63,8 +63,7 @@ pub struct Api {
     config: ApiConfig,
     /// Where work goes that would hold a shard.
     control: Handle,
-    /// Locked for a look-up or an entry at a time, by calls that bring a key.
-    idempotency: Mutex<Idempotency>,
+    idempotency: Idempotency,
 }
 
 impl Api {
@@ -78,7 +77,7 @@ impl Api {
                 ..config
             },
             control,
-            idempotency: Mutex::default(),
+            idempotency: Idempotency::default(),
         }
     }
 
@@ -150,8 +149,8 @@ impl Api {
     ) -> Result<Bytes, ApiError> {
         let query = head.uri.query().unwrap_or_default();
         match call {
-            Call::Event => self.publish(app, head, body, events::parse_event).await,
-            Call::Batch => self.publish(app, head, body, events::parse_batch).await,
+            Call::Event => self.publish(app, &head.headers, body, Form::Event).await,
+            Call::Batch => self.publish(app, &head.headers, body, Form::Batch).await,
             Call::Channels => {
                 let query = ListQuery::parse(query)?;
                 let (node, app) = (Arc::clone(&self.node), Arc::clone(app));
@@ -184,17 +183,27 @@ impl Api {
     async fn publish(
         &self,
         app: &Arc<App>,
-        head: &Parts,
+        headers: &HeaderMap,
         body: Bytes,
-        parse: fn(&[u8], &Limits) -> Result<Trigger, ApiError>,
+        form: Form,
     ) -> Result<Bytes, ApiError> {
         let trigger = if body.len() > PARSE_HERE_BYTES_MAX {
             let app = Arc::clone(app);
-            self.aside(move || parse(&body, &app.limits)).await??
+            self.aside(move || form.parse(&body, &app.limits)).await??
         } else {
-            parse(&body, &app.limits)?
+            form.parse(&body, &app.limits)?
         };
-        let key = idempotency_key(&head.headers, &trigger)?;
+        let turn = match idempotency_key(headers, &trigger)? {
+            None => None,
+            Some(key) => match self
+                .idempotency
+                .begin(app.id(), (form, key.into()), Instant::now())
+            {
+                Begun::First(turn) => Some(turn),
+                Begun::UnderWay => return Err(ApiError::UnderWay),
+                Begun::Answered(answer) => return Ok(answer),
+            },
+        };
         let channels = trigger
             .events
             .iter()
@@ -204,31 +213,14 @@ impl Api {
             .await
             .map_err(|Busy| ApiError::Busy)?;
         // Nothing is awaited from here on: a caller who hangs up leaves no half of a batch behind.
-        let publish = || {
-            for event in &trigger.events {
-                self.node.publish(app, &event.publication);
-            }
-            trigger.answer(|name| self.node.channel(app, name))
-        };
-        match key {
-            None => Ok(publish()),
-            Some(key) => self.once(&format!("{}/{key}", app.id()), publish),
+        for event in &trigger.events {
+            self.node.publish(app, &event.publication);
         }
-    }
-
-    /// Does the work of a call unless it has been done, and keeps the answer.
-    fn once(&self, key: &str, work: impl FnOnce() -> Bytes) -> Result<Bytes, ApiError> {
-        let calls = || self.idempotency.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = calls().begin(key, Instant::now());
-        match begun {
-            Begun::Answered(answer) => Ok(answer),
-            Begun::AtWork => Err(ApiError::AtWork),
-            Begun::First => {
-                let answer = work();
-                calls().finish(key, answer.clone());
-                Ok(answer)
-            }
+        let answer = trigger.answer(|name| self.node.channel(app, name));
+        if let Some(turn) = turn {
+            turn.finish(answer.clone());
         }
+        Ok(answer)
     }
 
     /// Has work done off the shard, and waits for it.
@@ -279,8 +271,78 @@ fn unix_s() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
-    use crate::app::AppConfig;
+    use crate::app::{AppConfig, Apps};
+    use crate::hub::inbox::{Inboxes, SocketKey};
+    use crate::metrics::Metrics;
+    use crate::node::Joiner;
+    use crate::protocol::ChannelName;
+
+    /// The API of a node with the demo app and one shard, in front of which this much may wait. The channel `a` has a
+    /// subscriber there.
+    fn api(inbox_bytes_max: usize) -> Api {
+        let apps = Apps::new([AppConfig::demo()]).expect("the demo app is valid");
+        let metrics = Arc::new(Metrics::new("", 0).expect("no prefix is a good one"));
+        let node = Node::new(apps, Inboxes::new(1, inbox_bytes_max), metrics);
+        let namespace = node.namespace(node.apps().by_id("1").expect("the demo app is there"));
+        let joiner = Joiner {
+            shard: 0,
+            socket: SocketKey::unpack(0),
+            place: 0,
+            token: 0,
+        };
+        let name = ChannelName::parse("a", 200).expect("a legal name");
+        node.subscribe(&namespace, &name, joiner, None)
+            .expect("no presence channel");
+        let config = ApiConfig {
+            path_prefix: String::new(),
+            body_bytes_max: 1024,
+            body_timeout_s: 1,
+        };
+        Api::new(Arc::new(node), config, Handle::current())
+    }
+
+    async fn publish(api: &Api, form: Form, body: &str) -> Result<String, ApiError> {
+        let app = api.node.apps().by_id("1").expect("the demo app is there");
+        let body = Bytes::from(body.to_owned());
+        let answer = api.publish(app, &HeaderMap::new(), body, form).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    const EVENT: &str = r#"{"name":"e","data":"","channel":"a","idempotency_key":"k"}"#;
+
+    #[tokio::test]
+    async fn a_known_answer_waits_for_nobody() {
+        let api = api(0);
+        let key = (Form::Event, Arc::from("k"));
+        let Begun::First(turn) = api.idempotency.begin("1", key, Instant::now()) else {
+            panic!("nobody called before");
+        };
+        let at_once = || publish(&api, Form::Event, EVENT).now_or_never();
+        assert_eq!(at_once(), Some(Err(ApiError::UnderWay)));
+        turn.finish("known".into());
+        assert_eq!(at_once(), Some(Ok("known".into())));
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_while_the_server_is_busy_may_ask_again() {
+        let api = api(0);
+        for _ in 0..2 {
+            let waits = publish(&api, Form::Event, EVENT).now_or_never();
+            assert_eq!(waits, None, "for room, not for the first call");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_does_not_answer_for_a_batch() {
+        let api = api(1024);
+        let batch = r#"{"batch":[{"name":"e","data":"","channel":"a","info":"subscription_count"}],"idempotency_key":"k"}"#;
+        let counted = r#"{"batch":[{"subscription_count":1}]}"#;
+        assert_eq!(publish(&api, Form::Event, EVENT).await, Ok("{}".into()));
+        assert_eq!(publish(&api, Form::Batch, batch).await, Ok(counted.into()));
+    }
 
     #[test]
     fn the_header_names_the_call_before_the_body_does() {
@@ -296,7 +358,10 @@ mod tests {
         ] {
             let body =
                 serde_json::json!({"name": "e", "data": "", "channel": "a", "idempotency_key": in_body});
-            let trigger = events::parse_event(body.to_string().as_bytes(), &limits).expect("a valid event");
+            let body = body.to_string();
+            let trigger = Form::Event
+                .parse(body.as_bytes(), &limits)
+                .expect("a valid event");
             let mut headers = HeaderMap::new();
             if let Some(header) = header {
                 let value = hyper::header::HeaderValue::from_bytes(header.as_bytes()).expect("a legal value");
