@@ -14,8 +14,8 @@ pub(super) struct Signed<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
     pub(super) query: &'a str,
-    /// The prefix under which this server is mounted, which some libraries sign and others do not.
-    pub(super) prefix: Option<&'a str>,
+    /// The prefix under which this server is mounted, which some libraries sign and others do not; empty for none.
+    pub(super) prefix: &'a str,
 }
 
 /// The app that a request is about, whoever asks.
@@ -109,7 +109,7 @@ mod tests {
             method: "GET",
             path: PATH,
             query,
-            prefix: Some("/chat"),
+            prefix: "/chat",
         };
         let apps = apps();
         let app = find(&apps, &target, query)?;

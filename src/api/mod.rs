@@ -29,6 +29,7 @@ use tokio::runtime::Handle;
 
 use crate::app::App;
 use crate::node::{Busy, Node};
+use crate::protocol::path::below_prefix;
 use auth::Signed;
 use channels::{ChannelQuery, ListQuery};
 use error::ApiError;
@@ -48,7 +49,7 @@ const DONE: Bytes = Bytes::from_static(b"{}");
 /// What the HTTP API needs to know of the server it is part of.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// What stands before `/apps/…` in the paths of this server: empty, or like `/chat` (a slash behind it means nothing).
+    /// What stands before `/apps/…` in the paths of this server: empty, or like `/chat`, without a slash behind it.
     pub path_prefix: String,
     /// Largest body of a request.
     pub body_bytes_max: usize,
@@ -69,13 +70,9 @@ pub struct Api {
 impl Api {
     /// The API of a node. `control` is a multi-thread runtime for what a shard has no time for.
     pub fn new(node: Arc<Node>, config: ApiConfig, control: Handle) -> Api {
-        let path_prefix = config.path_prefix.trim_end_matches('/').to_owned();
         Api {
             node,
-            config: ApiConfig {
-                path_prefix,
-                ..config
-            },
+            config,
             control,
             idempotency: Idempotency::default(),
         }
@@ -115,7 +112,7 @@ impl Api {
 
     /// What is asked, and of which app.
     fn find<'a>(&self, head: &'a Parts) -> Result<(Arc<App>, Call<'a>), ApiError> {
-        let path = route::below_prefix(head.uri.path(), &self.config.path_prefix);
+        let path = below_prefix(head.uri.path(), &self.config.path_prefix);
         let (target, call) = route::route(&head.method, path)?;
         let app = auth::find(self.node.apps(), &target, head.uri.query().unwrap_or_default())?;
         Ok((Arc::clone(app), call))
@@ -126,12 +123,11 @@ impl Api {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let prefix = self.config.path_prefix.as_str();
         let signed = Signed {
             method: head.method.as_str(),
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),
-            prefix: Some(prefix).filter(|prefix| !prefix.is_empty()),
+            prefix: &self.config.path_prefix,
         };
         let auth = auth::authenticate(app, signed, unix_s())?;
         let received = body::receive(body, self.config.body_bytes_max, self.config.body_timeout_s).await?;

@@ -32,15 +32,6 @@ pub(super) enum Call<'a> {
     ReconnectUser(Cow<'a, str>),
 }
 
-/// The path below the prefix under which this server is mounted; the whole path if a proxy has taken the
-/// prefix away already. `prefix` is empty or like `/chat`.
-pub(super) fn below_prefix<'a>(path: &'a str, prefix: &str) -> &'a str {
-    match path.strip_prefix(prefix) {
-        Some(rest) if rest.starts_with('/') => rest,
-        _ => path,
-    }
-}
-
 /// Reads a path below the prefix. An unknown path is 404, a known one asked with another method 405.
 pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<(Target<'a>, Call<'a>), ApiError> {
     let segments: SmallVec<[&str; 8]> = path.split('/').skip(1).collect();
@@ -191,18 +182,5 @@ mod tests {
             route(&Method::GET, "/apps/3/channels/%ff"),
             Err(ApiError::BadRequest(_))
         ));
-    }
-
-    #[test]
-    fn the_prefix_may_be_there_or_taken_away_by_a_proxy() {
-        for (path, prefix, below) in [
-            ("/apps/1/events", "", "/apps/1/events"),
-            ("/chat/apps/1/events", "/chat", "/apps/1/events"),
-            ("/apps/1/events", "/chat", "/apps/1/events"),
-            ("/chatter/apps/1/events", "/chat", "/chatter/apps/1/events"),
-            ("/chat", "/chat", "/chat"),
-        ] {
-            assert_eq!(below_prefix(path, prefix), below);
-        }
     }
 }

@@ -11,6 +11,7 @@ pub mod code;
 mod event;
 pub mod frame;
 pub(crate) mod json;
+pub mod path;
 pub mod presence;
 pub mod request_auth;
 pub mod server;

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::auth;
+use super::path::below_prefix;
 
 /// How far the clocks of client and server may be apart, in seconds.
 pub const CLOCK_DIFFERENCE_MAX_S: u64 = 600;
@@ -104,15 +105,15 @@ impl<'a> RequestAuth<'a> {
     }
 
     /// Whether one of the texts that the request may have signed gives its signature. The comparison takes
-    /// the same time wherever they differ. `path` and `query` are raw, as received; `prefix` is the path under
-    /// which this server is said to be reached, if it is not the root.
+    /// the same time wherever they differ. `path` and `query` are raw, as received; `prefix` is as for
+    /// [`below_prefix`].
     pub fn verify(
         &self,
         secret: &str,
         method: &str,
         path: &str,
         query: &str,
-        prefix: Option<&str>,
+        prefix: &str,
     ) -> Result<(), RequestAuthError> {
         // Nearly always the first one is it, so the others are not made before it fails.
         let first = string_to_sign(method, path, query, Values::Decoded);
@@ -130,7 +131,7 @@ impl<'a> RequestAuth<'a> {
 
 /// The texts that a client may have signed for a request, the likeliest first, each once, at least one: for
 /// every form of the path every form of the query.
-pub fn strings_to_sign(method: &str, path: &str, query: &str, prefix: Option<&str>) -> Vec<String> {
+pub fn strings_to_sign(method: &str, path: &str, query: &str, prefix: &str) -> Vec<String> {
     let mut candidates = Vec::new();
     for path in signed_paths(path, prefix) {
         for values in [Values::Decoded, Values::Raw, Values::PlusIsSpace] {
@@ -183,15 +184,12 @@ fn lower_case(key: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 /// The path as received, then with the prefix (or, if it has it, without it); each also decoded.
-fn signed_paths(path: &str, prefix: Option<&str>) -> Vec<String> {
+fn signed_paths(path: &str, prefix: &str) -> Vec<String> {
     let mut paths = vec![path.to_owned()];
-    if let Some(prefix) = prefix
-        .map(|prefix| prefix.trim_end_matches('/'))
-        .filter(|prefix| !prefix.is_empty())
-    {
-        paths.push(match path.strip_prefix(prefix) {
-            Some(rest) if rest.starts_with('/') => rest.to_owned(),
-            _ => format!("{prefix}{path}"),
+    if !prefix.is_empty() {
+        paths.push(match below_prefix(path, prefix) {
+            whole if whole == path => format!("{prefix}{path}"),
+            rest => rest.to_owned(),
         });
     }
     paths

@@ -1,5 +1,7 @@
 //! What a request's path asks for.
 
+use crate::protocol::path::below_prefix;
+
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
@@ -13,10 +15,7 @@ pub(super) enum Route<'a> {
 
 /// Routes by path. The prefix is taken off where it stands; a proxy may have done so already.
 pub(super) fn route<'a>(path: &'a str, prefix: &str) -> Route<'a> {
-    let path = path
-        .strip_prefix(prefix)
-        .filter(|rest| rest.starts_with('/'))
-        .unwrap_or(path);
+    let path = below_prefix(path, prefix);
     if let Some(key) = path.strip_prefix("/app/")
         && !key.is_empty()
         && !key.contains('/')
