@@ -23,7 +23,7 @@ pub(crate) fn text(address: SocketAddr, prefix: &str) -> String {
     format!(
         r#"
 Development mode: no app is configured, so the demo app is served to this machine only.
-Try it at http://{address}/, or in a page of your own:
+Try it at http://{address}{prefix}/, or in a page of your own:
 
   const pusher = new Pusher("{key}", {{
     wsHost: "{host}", wsPort: {port},{ws_path} forceTLS: false, enabledTransports: ["ws", "wss"], cluster: "self-hosted",

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::http::Http;
-use crate::support::server::TestServer;
+use crate::support::server::{TestServer, config};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_a_row_are_answered_in_their_order_and_so_are_their_events() {
@@ -148,5 +148,28 @@ async fn a_small_event_does_not_overtake_a_large_batch_on_one_connection() {
             .and_then(|text| text.parse().ok())
             .expect("a number");
         assert_eq!(number, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_page_finds_its_files_with_and_without_a_path_prefix() {
+    for prefix in ["", "/live/ws"] {
+        let mut config = config([]);
+        config.server.path_prefix = prefix.into();
+        let server = TestServer::with_config(config).await;
+        let mut http = Http::connect(server.address).await;
+        let page = http.ask("GET", &format!("{prefix}/"), "").await;
+        assert_eq!(page.status, 200);
+        assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+        let links = page
+            .body
+            .split(['"', '\''])
+            .filter(|link| link.starts_with("demo/"));
+        let links: Vec<&str> = links.collect();
+        assert_eq!(links, ["demo/style.css", "demo/pusher.min.js", "demo/demo.js"]);
+        for link in links {
+            let file = http.ask("GET", &format!("{prefix}/{link}"), "").await;
+            assert_eq!(file.status, 200, "{link} below {prefix:?}");
+        }
     }
 }

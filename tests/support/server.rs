@@ -38,7 +38,7 @@ pub(crate) fn config(apps: impl IntoIterator<Item = AppConfig>) -> Config {
     config
 }
 
-/// A server at work, with the first app of its configuration.
+/// A server at work, with the first app of its configuration, or the demo app.
 pub(crate) struct TestServer {
     server: Server,
     pub(crate) address: SocketAddr,
@@ -57,7 +57,7 @@ impl TestServer {
     }
 
     pub(crate) async fn with_config(config: Config) -> TestServer {
-        let app = config.apps[0].clone();
+        let app = config.apps.first().cloned().unwrap_or_else(AppConfig::demo);
         let server = Server::start(config)
             .await
             .expect("a free port and a sound configuration");

@@ -7,6 +7,9 @@
 
 const APP = { id: "1", key: "app-key", secret: "app-secret" };
 
+/** What stands before all paths of the server: this page is at `PREFIX/`. Empty, or like "/ws". */
+const PREFIX = location.pathname.replace(/\/[^/]*$/, "");
+
 const element = (id) => document.getElementById(id);
 
 const me = randomPerson();
@@ -29,14 +32,14 @@ async function authorize({ socketId, channelName }) {
   return { auth: `${APP.key}:${await sign(`${socketId}:${channelName}:${channel_data}`)}`, channel_data };
 }
 
-/** Publishes `data` as `name` on `channel`, by the HTTP API, as a backend does. */
+/** Publishes `data` as `name` on `channel`, by the HTTP API, as a backend does. The prefix is not signed. */
 async function trigger(channel, name, data) {
   const path = `/apps/${APP.id}/events`;
   const body = JSON.stringify({ name, channels: [channel], data: JSON.stringify(data) });
   const query =
     `auth_key=${APP.key}&auth_timestamp=${Math.floor(Date.now() / 1000)}&auth_version=1.0&body_md5=${md5(body)}`;
   const signature = await sign(`POST\n${path}\n${query}`);
-  const response = await fetch(`${path}?${query}&auth_signature=${signature}`, {
+  const response = await fetch(`${PREFIX}${path}?${query}&auth_signature=${signature}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body,
@@ -136,6 +139,7 @@ function connect() {
     wsHost: location.hostname,
     wsPort: port,
     wssPort: port,
+    wsPath: PREFIX,
     forceTLS: tls,
     enabledTransports: ["ws", "wss"],
     cluster: "self-hosted", // not used with `wsHost`, but pusher-js insists on one
@@ -227,7 +231,7 @@ function showSnippets() {
   element("snippet-js").textContent = `const pusher = new Pusher("${APP.key}", {
   wsHost: "${location.hostname}",
   wsPort: ${port},
-  wssPort: ${port},
+  wssPort: ${port},${PREFIX && `\n  wsPath: "${PREFIX}",`}
   forceTLS: ${tls},
   enabledTransports: ["ws", "wss"],
   cluster: "self-hosted",
@@ -238,7 +242,7 @@ md5=$(printf '%s' "$body" | openssl md5 | sed 's/^.* //')
 query="auth_key=${APP.key}&auth_timestamp=$(date +%s)&auth_version=1.0&body_md5=$md5"
 signature=$(printf 'POST\\n/apps/${APP.id}/events\\n%s' "$query" | openssl sha256 -hmac '${APP.secret}' | sed 's/^.* //')
 curl -H 'Content-Type: application/json' -d "$body" \\
-  "${location.origin}/apps/${APP.id}/events?$query&auth_signature=$signature"`;
+  "${location.origin}${PREFIX}/apps/${APP.id}/events?$query&auth_signature=$signature"`;
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(element(button.dataset.copy).textContent);

@@ -122,6 +122,23 @@ test("demo: the browser snippet works as it stands", async (t) => {
   await heard;
 });
 
+test("demo: below a path prefix the page and its snippets work too", async (t) => {
+  const prefixed = await Server.start({ name: "demo-prefix", apps: null, prefix: "/live/ws" });
+  t.after(() => prefixed.kill());
+  const tab = await open(t, `${prefixed.url}/live/ws/`);
+  await tab.locator('#state[data-state="connected"]').waitFor();
+  const files = await tab.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)");
+  assert.ok(files.length > 0 && files.every((file) => file.startsWith(`${prefixed.url}/live/ws/`)), files.join());
+  await tab.locator("#trigger").click();
+  await tab.locator("#public-log li", { hasText: "hello" }).waitFor();
+  assert.match(await tab.locator("#snippet-js").textContent(), /\n {2}wsPath: "\/live\/ws",\n/);
+  const snippet = await tab.locator("#snippet-curl").textContent();
+  assert.match(snippet, /\/live\/ws\/apps\/1\/events/);
+  assert.equal(spawnSync("bash", ["-c", snippet], { encoding: "utf8", timeout: 10_000 }).stdout, "{}");
+  await tab.locator("#public-log li", { hasText: "curl" }).waitFor();
+  assert.deepEqual(tab.complaints, []);
+});
+
 test("demo: comes back by itself after a restart of the server", async (t) => {
   const tab = await openDemo(t);
   const before = await text(tab, "#socket-id");

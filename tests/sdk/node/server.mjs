@@ -24,12 +24,13 @@ export async function freePort() {
   return port;
 }
 
-/** A running server. `apps: null` leaves them out: development mode with its demo app. */
+/** A running server. `apps: null` leaves them out: development mode with its demo app. `prefix` is its `path_prefix`. */
 export class Server {
-  static async start({ name = "server", apps = APPS, port } = {}) {
+  static async start({ name = "server", apps = APPS, port, prefix = "" } = {}) {
     const server = new Server();
     server.name = name;
     server.apps = apps;
+    server.prefix = prefix;
     server.host = HOST;
     server.port = port ?? (await freePort());
     server.adminPort = await freePort();
@@ -47,7 +48,7 @@ export class Server {
       config,
       JSON.stringify(
         {
-          server: { host: this.host, port: this.port },
+          server: { host: this.host, port: this.port, path_prefix: this.prefix },
           admin: { host: this.host, port: this.adminPort },
           drain: { drain_s: 1 },
           ...(this.apps ? { apps: this.apps } : {}),
