@@ -16,6 +16,7 @@ pub(super) fn contradictions(config: &Config) -> Found {
     let mut found = names_and_ports(config);
     found.extend(public_secrets(config));
     found.extend(unreachable_limits(config));
+    found.extend(unreachable_apps(config));
     found.extend(faults_of_apps(
         Apps::new(config.apps.iter().cloned()).err().unwrap_or_default(),
     ));
@@ -107,6 +108,19 @@ fn unreachable_limits(config: &Config) -> Found {
         );
     }
     found
+}
+
+/// Apps that demand TLS of a server that does not speak it: each of their sockets would be closed with 4000, those
+/// that a proxy decrypted too, and pusher-js would try again for ever.
+fn unreachable_apps(config: &Config) -> Found {
+    let tls_only = config.apps.iter().enumerate().filter(|(_, app)| app.tls_only);
+    tls_only
+        .map(|(index, _)| {
+            let text = "nobody could connect, since this server does not speak TLS itself yet; let the proxy in front \
+                        of it refuse what is not encrypted";
+            (KeyPath::new("apps").index(index).key("tls_only"), text.into())
+        })
+        .collect()
 }
 
 /// What apps say about themselves, with the full paths of the keys.
@@ -217,6 +231,10 @@ mod tests {
             (
                 json!({"apps": [app(json!({"outbox_bytes_max": 1_000_000_000}))]}),
                 "apps[0].outbox_bytes_max",
+            ),
+            (
+                json!({"apps": [app(json!({})), app(json!({"id": "2", "key": "l", "tls_only": true}))]}),
+                "apps[1].tls_only",
             ),
         ];
         for (config, keys) in table {
