@@ -111,6 +111,19 @@ fn the_example_is_every_setting_at_its_default() {
 }
 
 #[test]
+fn the_configuration_in_the_readme_is_accepted() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).expect("the readme is there");
+    let configs: Vec<&str> = readme.split("```json\n").skip(1).collect();
+    assert!(!configs.is_empty());
+    for config in configs {
+        let config = config.split("```").next().unwrap_or_default();
+        let checked = Fanwire::new().with_file(config).checked();
+        assert_eq!(checked["server"]["host"], "0.0.0.0");
+    }
+}
+
+#[test]
 fn the_example_misses_no_setting() {
     fn compare(schema: &Value, written: &Value, path: &KeyPath) {
         if let Some(properties) = schema["properties"].as_object() {
