@@ -161,7 +161,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         answer(&welcome::text(address, &prefix))?;
     }
 
-    tracing::info!(signal = signals.next().await, "asked to leave");
+    // Not inside the log line: at a level that is not logged its fields are not evaluated, and nobody would wait.
+    let signal = signals.next().await;
+    tracing::info!(signal, "asked to leave");
     tokio::select! {
         () = server.drain() => Ok(()),
         signal = signals.next() => {

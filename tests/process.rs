@@ -136,3 +136,37 @@ fn a_port_that_is_taken_is_told_with_its_setting() {
         "{said}"
     );
 }
+
+#[test]
+fn it_serves_at_every_log_level() {
+    for level in ["error", "warn", "debug", "trace"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fanwire"))
+            .env_clear()
+            .envs([
+                ("FANWIRE_SERVER__PORT", "0"),
+                ("FANWIRE_ADMIN__PORT", "0"),
+                ("FANWIRE_LOG__LEVEL", level),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let welcome = BufReader::new(child.stdout.take().expect("the welcome is piped"));
+        let line = welcome
+            .lines()
+            .map_while(Result::ok)
+            .find(|line| line.starts_with("Try it at http://"));
+        let line = line.unwrap_or_else(|| panic!("no welcome at level {level}"));
+        let address = line.split(['/', ',']).nth(2).expect("an address");
+        let mut connection = TcpStream::connect(address).expect("it listens");
+        connection
+            .write_all(b"GET /up HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .expect("it reads");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "at level {level}: {answer}");
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("the process is there");
+        assert!(child.wait().expect("it ends").success(), "at level {level}");
+    }
+}

@@ -5,13 +5,17 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// The value of a parameter, percent-decoded. Names are compared without case, as signing lower-cases them;
-/// of several the first counts.
+/// The value of a parameter, percent-decoded. Names are decoded too and compared without case, since this is how they
+/// were signed; of several the first counts.
 pub(super) fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .find(|(key, _)| {
+            percent_decode_str(key)
+                .decode_utf8_lossy()
+                .eq_ignore_ascii_case(name)
+        })
         .map(|(_, value)| percent_decode_str(value).decode_utf8_lossy())
 }
 
@@ -35,6 +39,7 @@ mod tests {
                 Some("user_count,subscription_count"),
             ),
             ("Info=a=b", Some("a=b")),
+            ("in%66o=a", Some("a")),
             ("info=a&info=b", Some("a")),
         ] {
             assert_eq!(parameter(query, "info").as_deref(), value, "{query}");

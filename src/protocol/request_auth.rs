@@ -13,6 +13,11 @@ use thiserror::Error;
 use super::auth;
 use super::path::below_prefix;
 
+/// The longest query of a signed request. A call has a dozen parameters, the longest a channel's name. Bytes.
+const QUERY_BYTES_MAX: usize = 4096;
+/// See [`QUERY_BYTES_MAX`].
+const PARAMETERS_MAX: usize = 64;
+
 /// How far the clocks of client and server may be apart, in seconds.
 pub const CLOCK_DIFFERENCE_MAX_S: u64 = 600;
 
@@ -29,6 +34,9 @@ pub struct RequestAuth<'a> {
 /// Why a request is not believed. Its text is for the 401 answer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RequestAuthError {
+    /// More than any call has to say; every form in which it may have been signed would have to be hashed.
+    #[error("The query is too long: at most {QUERY_BYTES_MAX} bytes in {PARAMETERS_MAX} parameters are read")]
+    TooLong,
     /// A parameter that every signed request has is not there.
     #[error("Query parameter {0} is missing")]
     Missing(&'static str),
@@ -68,6 +76,10 @@ pub enum RequestAuthError {
 impl<'a> RequestAuth<'a> {
     /// Finds the parameters in the raw query, the part of the target after `?`.
     pub fn parse(query: &'a str) -> Result<RequestAuth<'a>, RequestAuthError> {
+        let parameters_sent = query.bytes().filter(|byte| *byte == b'&').count() + 1;
+        if query.len() > QUERY_BYTES_MAX || parameters_sent > PARAMETERS_MAX {
+            return Err(RequestAuthError::TooLong);
+        }
         let [version, timestamp, key, signature, body_md5] = parameters(query)?;
         let required = |value: Option<Cow<'a, str>>, name| value.ok_or(RequestAuthError::Missing(name));
         if required(version, "auth_version")? != "1.0" {

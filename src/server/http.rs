@@ -39,6 +39,11 @@ use crate::shard::{Newcomer, Shard};
 /// How long a refused client has to answer the close frame.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What is left of the patience with idle connections while there are too many.
+const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
+/// While the server leaves, who has connected and not yet asked has this long to do so.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
 type Answered = Response<Full<Bytes>>;
 
 /// What every connection is served with.
@@ -93,18 +98,18 @@ impl Drop for Place {
 
 async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, Bytes, Newcomer)> {
     let after = Rc::new(RefCell::new(None));
-    // Until when the next request must have come; none while one is answered.
-    let deadline = Rc::new(Cell::new(Some(
-        Instant::now() + seconds(gate.config.header_timeout_s),
-    )));
+    let patience = Rc::new(Patience::new(gate.patience(gate.config.header_timeout_s)));
     let service = service_fn({
-        let (gate, after, deadline) = (gate.clone(), after.clone(), deadline.clone());
+        let (gate, after, patience) = (gate.clone(), after.clone(), patience.clone());
         move |request| {
-            let (gate, after, deadline) = (gate.clone(), after.clone(), deadline.clone());
+            let (gate, after, patience) = (gate.clone(), after.clone(), patience.clone());
             Box::pin(async move {
-                deadline.set(None);
+                patience.deadline.set(None);
                 let answer = answer(&gate, request, &after).await;
-                deadline.set(Some(Instant::now() + seconds(gate.config.keep_alive_s)));
+                patience.has_answered.set(true);
+                patience
+                    .deadline
+                    .set(Some(Instant::now() + gate.patience(gate.config.keep_alive_s)));
                 Ok::<_, Infallible>(answer)
             })
         }
@@ -115,26 +120,36 @@ async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, By
         .serve_connection(TokioIo::new(stream), service);
 
     let mut closing = gate.closing.clone();
-    let sleep = tokio::time::sleep_until(deadline.get()?);
+    let sleep = tokio::time::sleep_until(patience.deadline.get()?);
     tokio::pin!(sleep);
     let asked_to_close = closing.wait_for(|closing| *closing);
     tokio::pin!(asked_to_close);
-    let mut is_closing = false;
+    let (mut is_closing, mut is_last) = (false, false);
     let ended = poll_fn(|cx| {
         if !is_closing && asked_to_close.as_mut().poll(cx).is_ready() {
             is_closing = true;
-            Pin::new(&mut connection).graceful_shutdown();
+            patience.wait_at_most(LAST_REQUESTS);
         }
-        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
-            return Poll::Ready(Some(ended));
+        loop {
+            // Who has just come is answered once: a client that is not told to come again later comes at once.
+            if is_closing && patience.has_answered.get() && !is_last {
+                is_last = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            if is_last || !is_closing || !patience.has_answered.get() {
+                break;
+            }
         }
         // An answer may have brought the deadline nearer than it was.
-        if let Some(at) = deadline.get().filter(|at| *at < sleep.deadline()) {
+        if let Some(at) = patience.deadline.get().filter(|at| *at < sleep.deadline()) {
             sleep.as_mut().reset(at);
         }
         // While a request is answered its own limits hold; they end within this time too.
         while sleep.as_mut().poll(cx).is_ready() {
-            match deadline.get() {
+            match patience.deadline.get() {
                 Some(at) if at <= Instant::now() => return Poll::Ready(None),
                 Some(at) => sleep.as_mut().reset(at),
                 None => sleep
@@ -153,10 +168,12 @@ async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, By
             return None;
         }
         None => {
-            gate.node
-                .metrics()
-                .connection_errors(ConnectionError::Timeout)
-                .inc();
+            if !patience.has_answered.get() {
+                gate.node
+                    .metrics()
+                    .connection_errors(ConnectionError::Timeout)
+                    .inc();
+            }
             return None;
         }
     }
@@ -169,6 +186,39 @@ async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, By
             refuse(stream, code).await;
             None
         }
+    }
+}
+
+impl Gate {
+    /// How long a connection may be idle. Less while connections eat up the descriptors kept in reserve.
+    fn patience(&self, usual_s: u32) -> Duration {
+        let is_crowded = self.node.inboxes().connections() > self.sockets_max;
+        if is_crowded {
+            seconds(usual_s).min(CROWDED_PATIENCE)
+        } else {
+            seconds(usual_s)
+        }
+    }
+}
+
+/// How long one connection is waited for.
+struct Patience {
+    /// Until when the next request must have come; none while one is answered.
+    deadline: Cell<Option<Instant>>,
+    has_answered: Cell<bool>,
+}
+
+impl Patience {
+    fn new(first: Duration) -> Patience {
+        Patience {
+            deadline: Cell::new(Some(Instant::now() + first)),
+            has_answered: Cell::new(false),
+        }
+    }
+
+    fn wait_at_most(&self, time: Duration) {
+        let latest = Instant::now() + time;
+        self.deadline.set(self.deadline.get().map(|at| at.min(latest)));
     }
 }
 

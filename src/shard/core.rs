@@ -13,7 +13,9 @@ use super::pulse::{Beat, CLOSING_S, PulseLimits};
 use super::sockets::{Socket, Sockets};
 use super::wheel::Wheel;
 use crate::app::App;
+use crate::hub::channel::Channel;
 use crate::hub::inbox::{CacheAnswer, Entry, Inbox, Join, ShardIndex, SocketKey};
+use crate::hub::namespace::Namespace;
 use crate::metrics::CloseReason;
 use crate::node::Node;
 use crate::protocol::code::CloseCode;
@@ -22,8 +24,18 @@ use crate::protocol::server;
 
 /// Sockets looked at, and perhaps pinged, before others have their turn.
 const DUE_PER_TURN: usize = 128;
-/// Messages of all sockets worked before sends have their turn: some five milliseconds of signatures at worst.
-const MESSAGES_PER_TURN: u64 = 1024;
+/// Subscriptions of one socket, or of sockets with many, that the directory is told are over before others have their
+/// turn.
+const DEPARTURES_PER_TURN: usize = 128;
+/// Messages of all sockets worked before sends have their turn: some milliseconds of signatures at worst.
+const MESSAGES_PER_TURN: u64 = 512;
+
+/// A subscription that is over, of which the directory has not yet been told.
+struct Departure {
+    namespace: Arc<Namespace>,
+    channel: Arc<Channel>,
+    user_id: Option<Arc<str>>,
+}
 
 /// A socket that is to be closed, behind the frames below this number.
 struct Leaving {
@@ -68,6 +80,7 @@ pub(super) struct Core {
     due: Vec<u64>,
     /// Who is to be closed.
     leaving: VecDeque<Leaving>,
+    departures: VecDeque<Departure>,
     /// Messages heard in this turn.
     pub(super) heard: u64,
     pub(super) tokens: u32,
@@ -92,6 +105,7 @@ impl Core {
             wheel: Wheel::default(),
             due: Vec::new(),
             leaving: VecDeque::new(),
+            departures: VecDeque::new(),
             heard: 0,
             tokens: 0,
             started: Instant::now(),
@@ -220,7 +234,14 @@ impl Core {
 
     // -- leaving --
 
+    /// Ends one subscription.
     pub(super) fn leave(&mut self, key: SocketKey, place: u32) {
+        self.vacate(key, place);
+        self.tell_departures(1);
+    }
+
+    /// Gives a seat back at once; the directory is told later.
+    fn vacate(&mut self, key: SocketKey, place: u32) {
         let Some(socket) = self.sockets.get_mut(key) else {
             return;
         };
@@ -231,21 +252,45 @@ impl Core {
         if let Some(position) = held.position {
             self.fanout.leave(&held.channel, position, &mut self.sockets);
         }
-        self.node
-            .unsubscribe(&namespace, &held.channel, self.shard, held.user_id.as_deref());
+        let departure = Departure {
+            namespace,
+            channel: held.channel,
+            user_id: held.user_id,
+        };
+        // The latest is told first: a single leave is not to wait for the many of somebody else.
+        self.departures.push_front(departure);
     }
 
+    fn tell_departures(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(Departure {
+                namespace,
+                channel,
+                user_id,
+            }) = self.departures.pop_front()
+            else {
+                return;
+            };
+            self.node
+                .unsubscribe(&namespace, &channel, self.shard, user_id.as_deref());
+        }
+    }
+
+    /// Leaves everything. No seat is left behind; of very many subscriptions the directory is told over some turns.
     pub(super) fn leave_all(&mut self, key: SocketKey) {
         let Some(socket) = self.sockets.get_mut(key) else {
             return;
         };
         let user = socket.session.user.take();
         let namespace = socket.session.namespace.clone();
-        for place in socket.subscriptions.places() {
-            self.leave(key, place);
-        }
+        let places = socket.subscriptions.places();
+        places.iter().for_each(|place| self.vacate(key, *place));
+        self.tell_departures(places.len().min(DEPARTURES_PER_TURN));
         if let Some(user) = user {
             self.node.user_went(&namespace, &user.id);
+        }
+        if !self.departures.is_empty() {
+            self.inbox().wake();
         }
     }
 
@@ -299,7 +344,8 @@ impl Core {
 
     /// Whether there is something to do in the next turn, whatever comes in until then.
     pub(super) fn is_busy(&self) -> bool {
-        self.fanout.is_busy() || !self.due.is_empty() || !self.leaving.is_empty()
+        let has_more = !self.due.is_empty() || !self.leaving.is_empty() || !self.departures.is_empty();
+        self.fanout.is_busy() || has_more
     }
 
     /// Whether sockets may still be heard in this turn.
@@ -314,6 +360,7 @@ impl Core {
         self.fanout.work(&mut self.sockets);
         self.look_at_due();
         self.close_leaving();
+        self.tell_departures(DEPARTURES_PER_TURN);
         self.close_slow();
         self.close_fullest();
     }

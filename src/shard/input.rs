@@ -177,8 +177,8 @@ impl Core {
             Reaction::Nothing => None,
             Reaction::Reply(replies) => self.reply_all(key, replies),
             Reaction::Subscribe(name, member) => {
-                self.subscribe(key, &name, member.as_ref());
-                self.charge_membership(key)
+                let channel = self.subscribe(key, &name, member.as_ref())?;
+                self.charge_change(key, &channel)
             }
             Reaction::AcknowledgeAgain(place) => {
                 let socket = self.sockets.get(key)?;
@@ -194,8 +194,9 @@ impl Core {
                 self.charge_membership(key)
             }
             Reaction::Unsubscribe(place) => {
+                let channel = self.sockets.get(key)?.subscriptions.get(place)?.channel.clone();
                 self.leave(key, place);
-                self.charge_membership(key)
+                self.charge_change(key, &channel)
             }
             Reaction::Publish(place, frame) => {
                 self.count_limit(key, false);
@@ -252,44 +253,69 @@ impl Core {
             .map(Pause::Membership)
     }
 
+    /// Charges a join or leave that others may hear of: news of members are publications, and wait for room as these do.
+    fn charge_change(&mut self, key: SocketKey, channel: &Arc<Channel>) -> Option<Pause> {
+        let (now_ns, namespace) = (self.now_ns(), self.sockets.get(key)?.session.namespace.clone());
+        let session = &mut self.sockets.get_mut(key)?.session;
+        let is_news = channel.name().is_some_and(|name| name.kind().is_presence());
+        let charged = if is_news {
+            session.charge_news(now_ns)
+        } else {
+            session.charge_membership(now_ns)
+        };
+        if let Err(wait) = charged {
+            return Some(Pause::Membership(wait));
+        }
+        let has_room = self.node.has_room(&namespace, &channel.topic);
+        (!has_room).then(|| Pause::Publications(namespace, channel.clone()))
+    }
+
     /// Reserves the next place in a socket's list for what `join` does, and notes what it joined there.
     fn join_at_next_place<E>(
         &mut self,
         key: SocketKey,
         user_id: Option<Arc<str>>,
         join: impl FnOnce(&Node, &Socket, Joiner) -> Result<Arc<Channel>, E>,
-    ) -> Result<(), E> {
+    ) -> Option<Result<Arc<Channel>, E>> {
         self.tokens = self.tokens.wrapping_add(1);
         let token = self.tokens;
-        let Some(socket) = self.sockets.get_mut(key) else {
-            return Ok(());
-        };
+        let socket = self.sockets.get_mut(key)?;
+        let place = socket.subscriptions.next_place();
         let joiner = Joiner {
             shard: self.shard,
             socket: key,
-            place: socket.subscriptions.next_place(),
+            place,
             token,
         };
-        let channel = join(&self.node, socket, joiner)?;
-        socket.subscriptions.insert(Subscription {
-            channel,
-            token,
-            position: None,
-            user_id,
-        });
-        Ok(())
+        let joined = join(&self.node, socket, joiner);
+        if let Ok(channel) = &joined {
+            let channel = channel.clone();
+            socket.subscriptions.insert(Subscription {
+                channel,
+                token,
+                position: None,
+                user_id,
+            });
+        }
+        Some(joined)
     }
 
-    fn subscribe(&mut self, key: SocketKey, name: &ChannelName, member: Option<&Member>) {
+    /// Joins a channel; what was joined, unless it was refused.
+    fn subscribe(
+        &mut self,
+        key: SocketKey,
+        name: &ChannelName,
+        member: Option<&Member>,
+    ) -> Option<Arc<Channel>> {
         let user_id = member.map(|member| member.user_id.clone());
         let joined = self.join_at_next_place(key, user_id, |node, socket, joiner| {
             node.subscribe(&socket.session.namespace, name, joiner, member)
-        });
+        })?;
         match joined {
-            Ok(()) => {
-                if let Some(socket) = self.sockets.get_mut(key) {
-                    socket.session.is_authorized |= name.kind().needs_auth();
-                }
+            Ok(channel) => {
+                let socket = self.sockets.get_mut(key)?;
+                socket.session.is_authorized |= name.kind().needs_auth();
+                Some(channel)
             }
             Err(Refused::PresenceFull) => {
                 let text = "The presence channel has as many members as it may have";
@@ -298,6 +324,7 @@ impl Core {
                 frames
                     .into_iter()
                     .for_each(|frame| self.sockets.reply(key, frame));
+                None
             }
         }
     }

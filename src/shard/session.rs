@@ -26,6 +26,12 @@ use crate::protocol::user::{SignedInUser, UserLimits};
 const MEMBERSHIP_CHANGES_PER_S: u32 = 1_000;
 /// So many at once are never slowed down.
 const MEMBERSHIP_BURST: u32 = 2_000;
+/// The same for presence channels, where all members hear of each change.
+const NEWS_PER_S: u32 = 20;
+/// A page with hundreds of presence channels that reconnects.
+const NEWS_BURST: u32 = 500;
+/// So much of a text that was signed is told to who signed it wrongly. Bytes.
+const TOLD_BYTES_MAX: usize = 1_024;
 
 /// Frames for the socket itself.
 pub(super) type Replies = SmallVec<[Frame; 2]>;
@@ -74,6 +80,7 @@ pub(super) struct Session {
     pub(super) user: Option<Box<SignedInUser>>,
     client_events: Bucket,
     membership: Bucket,
+    news: Bucket,
 }
 
 /// A refused subscription: for the channel's handlers in short, for the log of the page in full.
@@ -103,6 +110,11 @@ impl Refusal {
     }
 }
 
+/// The beginning of a text that may be long: an answer must not be as large as whatever was sent.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TOLD_BYTES_MAX)]
+}
+
 impl Session {
     /// A socket that has just been accepted.
     pub(super) fn new(socket_id: SocketId, namespace: Arc<Namespace>, protocol: u8, strict: bool) -> Session {
@@ -115,6 +127,7 @@ impl Session {
             user: None,
             client_events: Bucket::default(),
             membership: Bucket::default(),
+            news: Bucket::default(),
         }
     }
 
@@ -129,6 +142,11 @@ impl Session {
             Rate::per_second(MEMBERSHIP_CHANGES_PER_S, MEMBERSHIP_BURST),
             now_ns,
         )
+    }
+
+    /// Charges a join or leave that all members of a channel hear of.
+    pub(super) fn charge_news(&mut self, now_ns: u64) -> Result<(), std::time::Duration> {
+        self.news.take(Rate::per_second(NEWS_PER_S, NEWS_BURST), now_ns)
     }
 
     /// Answers a message.
@@ -267,7 +285,10 @@ impl Session {
         Err(Refusal {
             kind: RefusalKind::Auth,
             short: "Invalid signature".to_owned(),
-            full: format!("Invalid signature: expected HMAC SHA256 hex digest of {signed}"),
+            full: format!(
+                "Invalid signature: expected HMAC SHA256 hex digest of {}",
+                cut(signed)
+            ),
         })
     }
 

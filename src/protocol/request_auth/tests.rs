@@ -270,3 +270,12 @@ fn a_body_needs_its_hash_and_no_body_may_have_one() {
         );
     }
 }
+
+#[test]
+fn a_query_that_no_call_needs_is_not_hashed() {
+    let long = format!("auth_key=k&info={}", "a".repeat(4096));
+    let many = "a=b&".repeat(64) + "auth_key=k";
+    for query in [long, many] {
+        assert_eq!(RequestAuth::parse(&query), Err(RequestAuthError::TooLong));
+    }
+}
