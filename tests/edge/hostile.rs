@@ -359,6 +359,7 @@ async fn ten_thousand_subscriptions_on_one_socket_are_borne() {
     let channels = backend.channels().await;
     assert_eq!(channels.as_object().map(serde_json::Map::len), Some(CHANNELS));
     drop(client);
+    server.connected_becomes(0).await;
     // The directory is told of so many over some turns, so that nobody else waits for all of them.
     eventually("all channels to be vacated", async || {
         (backend.channels().await == json!({})).then_some(())
