@@ -81,8 +81,8 @@ impl Node {
         })
     }
 
-    /// Publishes to every channel named, in their order. What was published before this call returns is ahead of
-    /// what is published after it, for every subscriber.
+    /// Publishes to every channel named. On each channel, what was published before this call returns is ahead of what
+    /// is published after it, for every subscriber.
     pub fn publish(&self, app: &Arc<App>, publication: &Publication) {
         let namespace = self.namespace(app);
         let event = EncodedEvent::new(&publication.event, &publication.data, None);

@@ -171,11 +171,6 @@ impl Shard {
         self.node.inboxes().of(self.index).remove_connection();
     }
 
-    /// The node.
-    pub fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-
     /// Makes a socket of an upgraded connection. `early` is what the client sent behind its handshake.
     pub fn adopt(self: &Rc<Self>, stream: TcpStream, early: &[u8], newcomer: Newcomer) {
         let Newcomer {
