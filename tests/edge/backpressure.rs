@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::support::client::Client;
 use crate::support::raw::Raw;
 use crate::support::raw::{CLOSE, FIN, RawFrame, TEXT, frame};
-use crate::support::server::{TestServer, app};
-use crate::support::{eventually, soon};
+use crate::support::server::{KEY, SECRET, TestServer, app};
+use crate::support::{eventually, sign, soon};
 
 /// An event that is sent again and again. Bytes.
 const EVENT_BYTES: usize = 10_000;
@@ -23,16 +23,21 @@ fn bounded() -> AppConfig {
 
 /// A client with a small receive buffer, subscribed, that will not read.
 async fn stalled(server: &TestServer, channel: &str) -> Raw {
+    stalled_at(server, "/app/key?protocol=7", channel).await.0
+}
+
+/// The same with its socket id, connected to this path.
+async fn stalled_at(server: &TestServer, target: &str, channel: &str) -> (Raw, String) {
     let raw = Raw::connect_with_buffer(server.address, 4_096).await;
-    let mut raw = raw.upgraded("/app/key?protocol=7", "").await;
-    raw.greeting().await;
+    let mut raw = raw.upgraded(target, "").await;
+    let id = raw.greeting().await;
     raw.say(&json!({ "event": "pusher:subscribe", "data": { "channel": channel } }))
         .await;
     assert_eq!(
         raw.next().await["event"],
         "pusher_internal:subscription_succeeded"
     );
-    raw
+    (raw, id)
 }
 
 /// All that is left for a client that reads again: whole frames, in order, and the last one.
@@ -169,7 +174,7 @@ async fn one_answer_larger_than_the_bound_is_still_given() {
     let mut raw = raw.upgraded("/app/key?protocol=7", "").await;
     let id = raw.greeting().await;
     let channel_data = json!({ "user_id": "late" }).to_string();
-    let auth = crate::support::sign::auth("key", "secret", &format!("{id}:presence-a:{channel_data}"));
+    let auth = sign::auth("key", "secret", &format!("{id}:presence-a:{channel_data}"));
     raw.say(&json!({ "event": "pusher:subscribe",
         "data": { "channel": "presence-a", "auth": auth, "channel_data": channel_data } }))
         .await;
@@ -229,4 +234,65 @@ async fn all_outboxes_together_have_a_bound_too() {
     let waiting = server.metric("outbox_bytes", &[]).await;
     assert!(waiting <= 1_500_000, "{waiting}");
     server.serves().await;
+}
+
+/// A client that stopped reading, with megabytes of what was published in its outbox: events 0 to 299.
+async fn with_a_queue(target: &str) -> (TestServer, Raw) {
+    let server = TestServer::with_app(AppConfig {
+        outbox_bytes_max: 8 * 1024 * 1024,
+        ..app()
+    })
+    .await;
+    let (mut raw, id) = stalled_at(&server, target, "a").await;
+    let user_data = json!({ "id": "7" }).to_string();
+    let auth = sign::auth(KEY, SECRET, &format!("{id}::user::{user_data}"));
+    raw.say(&json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }))
+        .await;
+    assert_eq!(raw.next().await["event"], "pusher:signin_success");
+    let mut backend = server.backend().await;
+    for number in 0..300 {
+        backend.publish("a", "n", &numbered(number)).await;
+    }
+    eventually("something to wait in the outbox", async || {
+        (server.metric("outbox_bytes", &[]).await > 1_000_000).then_some(())
+    })
+    .await;
+    (server, raw)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goodbye_is_answered_behind_the_frame_in_progress() {
+    for code in [1000_u16, 4321] {
+        let (server, mut raw) = with_a_queue("/app/key?protocol=7").await;
+        raw.send(frame(FIN | CLOSE, &code.to_be_bytes())).await;
+        // It has left at once; what it still gets is on its way already.
+        server.backend().await.wait_for_subscribers("a", 0).await;
+        let (read, last) = read_on(&mut raw).await;
+        assert!(read > 0 && read < 300, "{read}");
+        assert_eq!(last.close(), (code, String::new()));
+        assert_eq!(raw.frame().await, None);
+        server
+            .metric_becomes("closed_total", &["reason=\"client\""], 1)
+            .await;
+        server.connected_becomes(0).await;
+        assert_eq!(server.metric("outbox_bytes", &[]).await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_termination_is_told_behind_all_that_waits() {
+    for protocol in [5, 7] {
+        let (server, mut raw) = with_a_queue(&format!("/app/key?protocol={protocol}")).await;
+        server.backend().await.terminate("7").await;
+        server.backend().await.wait_for_subscribers("a", 0).await;
+        for number in 0..300 {
+            assert_eq!(raw.next().await["data"], numbered(number), "protocol {protocol}");
+        }
+        let error = raw.next().await;
+        assert_eq!(error["event"], "pusher:error");
+        assert_eq!(error["data"]["code"], 4009);
+        assert_eq!(raw.expect_close().await.0, 4009);
+        server.connected_becomes(0).await;
+        assert_eq!(server.metric("outbox_bytes", &[]).await, 0);
+    }
 }

@@ -4,7 +4,7 @@ use fanwire::app::AppConfig;
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::server::{TestServer, app};
+use crate::support::server::{TestServer, app, config};
 
 async fn two(server: &TestServer, channel: &str) -> (Client, Client) {
     let (mut ada, mut bob) = (server.connect().await, server.connect().await);
@@ -264,4 +264,40 @@ async fn more_than_the_rate_allows_is_refused_with_4301_and_not_delivered() {
     bob.whisper("private-a", "client-n", 0).await;
     ada.expect("marker").await;
     ada.expect("client-n").await;
+}
+
+/// Room for one publication on each shard: whoever speaks waits for the others' words to be delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_they_wait_and_none_is_lost_or_doubled() {
+    const CLIENTS: usize = 6;
+    const EVENTS: u64 = 100;
+    let mut config = config([AppConfig {
+        client_events_per_s: 100_000,
+        ..app()
+    }]);
+    config.server.inbox_bytes_max = 1;
+    let server = TestServer::with_config(config).await;
+    let mut clients = server.connect_many(CLIENTS).await;
+    for client in &mut clients {
+        client.subscribe("private-a").await;
+    }
+    for number in 0..EVENTS {
+        for (sender, client) in clients.iter_mut().enumerate() {
+            client
+                .whisper("private-a", "client-n", json!([sender, number]))
+                .await;
+        }
+    }
+    for (place, client) in clients.iter_mut().enumerate() {
+        let mut next = [0; CLIENTS];
+        for _ in 0..(CLIENTS as u64 - 1) * EVENTS {
+            let event = client.expect("client-n").await;
+            let (sender, number): (usize, u64) =
+                serde_json::from_str(event["data"].as_str().expect("a string")).expect("two numbers");
+            assert_eq!(number, next[sender], "{place} hears {sender}");
+            next[sender] += 1;
+        }
+        assert_eq!(next[place], 0, "nobody hears itself");
+        client.expect_silence().await;
+    }
 }

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use fanwire::config::Config;
+use fanwire::node::Publication;
+use fanwire::protocol::ChannelName;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Heard, data};
 use crate::support::http::Http;
-use crate::support::raw::{CLOSE, FIN, Raw, RawFrame, frame};
+use crate::support::raw::{CLOSE, FIN, Raw, RawFrame, TEXT, frame};
 use crate::support::server::{TestServer, app, config};
 use crate::support::{eventually, soon};
 
@@ -88,6 +90,40 @@ async fn closes_are_spread_evenly_and_newcomers_are_sent_away() {
         tokio::net::TcpStream::connect(admin).await.is_err(),
         "the port is given back"
     );
+}
+
+/// What was answered before the drain began is not overtaken by it, however many it goes to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_closes_behind_what_was_published_before_it() {
+    let server = TestServer::with_config(draining(0)).await;
+    let mut sockets = Vec::new();
+    for _ in 0..1_500 {
+        let (mut raw, _) = Raw::greeted(server.address).await;
+        raw.say(&json!({ "event": "pusher:subscribe", "data": { "channel": "a" } }))
+            .await;
+        assert_eq!(
+            raw.next().await["event"],
+            "pusher_internal:subscription_succeeded"
+        );
+        sockets.push(raw);
+    }
+    let data = "x".repeat(9_000);
+    let channel = ChannelName::parse("a", 200).expect("a legal name");
+    // Without the way through HTTP, which would give the shards time.
+    server.publish_now(&Publication {
+        channels: vec![channel],
+        event: "last".to_owned(),
+        data: data.clone(),
+        except: None,
+    });
+    let drained = tokio::spawn(server.drain());
+    for (number, raw) in sockets.iter_mut().enumerate() {
+        let frame = raw.frame().await.expect("an event");
+        assert_eq!(frame.first, FIN | TEXT, "socket {number}: {frame:?}");
+        assert_eq!(frame.json()["data"], data, "socket {number}");
+        assert_eq!(raw.expect_close().await.0, 4200, "socket {number}");
+    }
+    soon("the drain to end", drained).await.expect("it ends well");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,6 +28,7 @@ mod watchlist;
 mod backpressure;
 mod crowd;
 mod ordering;
+mod turns;
 
 // What must be stood.
 mod hostile;

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fanwire::app::{AppConfig, Secret};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::client::Client;
-use crate::support::server::TestServer;
+use crate::support::http::Backend;
+use crate::support::server::{TestServer, app, config};
 
 const PUBLISHERS: usize = 4;
 
@@ -261,5 +263,44 @@ async fn the_socket_that_is_left_out_misses_only_that_event() {
         .await;
     for client in &mut clients {
         client.expect("n").await;
+    }
+}
+
+/// The same channel of another app, whose subscribers sit at the same places of the same shards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_of_one_app_leaves_out_nobody_in_another() {
+    let mut config = config([
+        app(),
+        AppConfig {
+            id: "2".into(),
+            key: "key2".into(),
+            secret: Secret::new("secret2"),
+            ..app()
+        },
+    ]);
+    config.server.shards = 1;
+    let server = TestServer::with_config(config).await;
+    let mut theirs = server.connect_many(3).await;
+    let mut ours = Vec::new();
+    for client in &mut theirs {
+        client.subscribe("news").await;
+        let mut client = Client::connect(server.address, "/app/key2?protocol=7").await;
+        client.subscribe("news").await;
+        ours.push(client);
+    }
+    let mut backend = Backend {
+        app_id: "2".into(),
+        key: "key2".into(),
+        secret: "secret2".into(),
+        ..server.backend().await
+    };
+    for their in &mut theirs {
+        backend
+            .trigger(&json!({ "name": "n", "channel": "news", "data": "", "socket_id": their.socket_id }))
+            .await;
+        for client in &mut ours {
+            client.expect("n").await;
+        }
+        their.expect_silence().await;
     }
 }

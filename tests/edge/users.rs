@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, data};
-use crate::support::server::{KEY, SECRET, TestServer};
+use crate::support::raw::Raw;
+use crate::support::server::{KEY, SECRET, TestServer, app, config};
 use crate::support::sign;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,6 +209,70 @@ async fn terminate_closes_only_sockets_signed_in_as_that_user() {
     again.sign_in(&json!({ "id": "7" })).await;
     backend.publish("#server-to-user-7", "ev", "welcome back").await;
     again.expect("ev").await;
+}
+
+/// What the back end says last is heard, also if it ends the user's connections in the same breath.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_termination_lines_up_behind_what_was_published_before_it() {
+    let mut config = config([app()]);
+    // Both calls are then worked in one turn.
+    config.server.shards = 1;
+    let server = TestServer::with_config(config).await;
+    let mut backend = server.backend().await;
+    let event = json!({ "name": "bye", "channel": "#server-to-user-7", "data": "x" }).to_string();
+    for round in 0..20 {
+        let mut client = server.connect().await;
+        client.sign_in(&json!({ "id": "7" })).await;
+        let call = if round % 2 == 0 {
+            "/users/7/terminate_connections"
+        } else {
+            "/users/7/force_reconnect"
+        };
+        let calls = backend.call("POST", "/events", &event) + &backend.call("POST", call, "{}");
+        backend.http.write(calls).await;
+        for _ in 0..2 {
+            assert_eq!(backend.http.answer().await.expect("an answer").status, 200);
+        }
+        client.expect("bye").await;
+        let code = if round % 2 == 0 { 4009 } else { 4200 };
+        if code == 4009 {
+            client.expect_error(4009).await;
+        }
+        assert_eq!(client.expect_close().await.0, code, "round {round}");
+        client.close().await;
+    }
+}
+
+/// The same with more sockets than a turn serves, on every shard.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_termination_of_many_lines_up_behind_what_was_published_before_it() {
+    let server = TestServer::start().await;
+    let mut sockets = Vec::new();
+    for _ in 0..1_500 {
+        let (mut raw, id) = Raw::greeted(server.address).await;
+        let auth = sign::auth(KEY, SECRET, &format!("{id}::user::{{\"id\":\"7\"}}"));
+        raw.say(&json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": r#"{"id":"7"}"# } }))
+            .await;
+        assert_eq!(raw.next().await["event"], "pusher:signin_success");
+        sockets.push(raw);
+    }
+    let mut backend = server.backend().await;
+    let data = "x".repeat(5_000);
+    let event = json!({ "name": "bye", "channel": "#server-to-user-7", "data": data }).to_string();
+    let calls = backend.call("POST", "/events", &event)
+        + &backend.call("POST", "/users/7/terminate_connections", "{}");
+    backend.http.write(calls).await;
+    for _ in 0..2 {
+        assert_eq!(backend.http.answer().await.expect("an answer").status, 200);
+    }
+    for (number, raw) in sockets.iter_mut().enumerate() {
+        let heard = raw.next().await;
+        assert_eq!(heard["event"], "bye", "socket {number}: {heard}");
+        assert_eq!(heard["data"], data);
+        assert_eq!(raw.next().await["data"]["code"], 4009, "socket {number}");
+        assert_eq!(raw.expect_close().await.0, 4009, "socket {number}");
+    }
+    server.connected_becomes(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

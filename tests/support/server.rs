@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use fanwire::app::{AppConfig, Secret};
 use fanwire::config::Config;
+use fanwire::node::Publication;
 use fanwire::server::Server;
 
 use super::client::Client;
@@ -150,6 +151,13 @@ impl TestServer {
             (&"tick".into(), &"tock".into())
         );
         client.close().await;
+    }
+
+    /// What a call of the HTTP API comes to in the end, at once.
+    pub(crate) fn publish_now(&self, publication: &Publication) {
+        let app = self.server.node().apps().by_id(&self.app.id);
+        let app = app.expect("the first app of the configuration");
+        self.server.node().publish(app, publication);
     }
 
     pub(crate) async fn drain(self) {
