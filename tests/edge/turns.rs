@@ -242,7 +242,7 @@ async fn who_says_little_is_heard_between_those_who_say_much() {
     for flooder in &mut flooders {
         let mut answers = 0;
         loop {
-            match &*flooder.next().await["event"].as_str().expect("an event") {
+            match flooder.next().await["event"].as_str().expect("an event") {
                 "client-n" => break,
                 "pusher:pong" => answers += 1,
                 other => panic!("nobody asked for {other}"),

@@ -49,6 +49,8 @@ enum Step {
     Drain {
         slot: u32,
     },
+    /// Somebody wants to know when all that was published by now has reached everybody.
+    Barrier,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -66,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Work),
         1 => (slot.clone(), 0..40usize).prop_map(|(slot, bytes)| Step::Block { slot, bytes }),
         1 => slot.prop_map(|slot| Step::Drain { slot }),
+        1 => Just(Step::Barrier),
     ]
 }
 
@@ -77,6 +80,10 @@ struct Wire {
     room: HashMap<u32, usize>,
     parked: HashMap<u32, Vec<u8>>,
     received: HashMap<RawFd, Vec<u8>>,
+    /// By descriptor, for each channel: the last frame that was taken or parked.
+    handed: HashMap<RawFd, [Option<u32>; CHANNELS]>,
+    /// By frame.
+    channel_of: Vec<usize>,
     positions: HashMap<(u32, u32), u32>,
     counted: BatchCounts,
     charge: usize,
@@ -85,12 +92,25 @@ struct Wire {
 use std::os::fd::RawFd;
 
 impl Wire {
+    fn last(&self, fd: RawFd, channel: usize) -> Option<u32> {
+        self.handed.get(&fd).and_then(|last| last[channel])
+    }
+
+    fn hand(&mut self, fd: RawFd, frames: &[u8]) {
+        let last = self.handed.entry(fd).or_default();
+        for frame in frames.chunks(FRAME_BYTES) {
+            let number = u32::from_be_bytes(frame.try_into().expect("whole frames are sent"));
+            last[self.channel_of[number as usize]] = Some(number);
+        }
+    }
+
     fn take(&mut self, seat: Seat, bytes: &[u8]) -> usize {
         assert_eq!(
             self.fds.get(&seat.slot),
             Some(&seat.fd),
             "a descriptor is used after its socket has left"
         );
+        self.hand(seat.fd, bytes);
         if self.parked.contains_key(&seat.slot) {
             return 0;
         }
@@ -126,6 +146,7 @@ impl Sink for Wire {
 
     fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) -> bool {
         assert_eq!(frames.len() % FRAME_BYTES, 0, "whole frames are parked");
+        self.hand(seat.fd, &frames);
         self.parked
             .entry(seat.slot)
             .or_default()
@@ -151,6 +172,13 @@ struct Membership {
     is_over: bool,
 }
 
+/// What must have reached whom by the time that every frame below a number has been served.
+struct Barrier {
+    number: u64,
+    /// Descriptor, channel, which of its memberships there, and the last frame it must have got.
+    owed: Vec<(RawFd, usize, usize, u32)>,
+}
+
 struct World {
     fanout: Fanout,
     wire: Wire,
@@ -158,7 +186,8 @@ struct World {
     /// By descriptor and channel: memberships one after the other.
     memberships: HashMap<(RawFd, usize), Vec<Membership>>,
     seated: HashSet<(u32, usize)>,
-    channel_of: Vec<usize>,
+    barriers: VecDeque<Barrier>,
+    oldest: u64,
     next_fd: RawFd,
 }
 
@@ -178,7 +207,8 @@ impl World {
             channels: channels.collect(),
             memberships: HashMap::new(),
             seated: HashSet::new(),
-            channel_of: Vec::new(),
+            barriers: VecDeque::new(),
+            oldest: 0,
             next_fd: 100_000,
         }
     }
@@ -204,6 +234,37 @@ impl World {
                 self.wire.room.entry(slot).or_insert(bytes);
             }
             Step::Drain { slot } => self.wire.drain(slot),
+            Step::Barrier => self.barrier(),
+        }
+        self.pass_barriers();
+    }
+
+    fn barrier(&mut self) {
+        let owed = self.seated.iter().filter_map(|(slot, channel)| {
+            let fd = self.wire.fds[slot];
+            let memberships = &self.memberships[&(fd, *channel)];
+            let last = memberships.last()?.expected.last()?;
+            Some((fd, *channel, memberships.len() - 1, *last))
+        });
+        self.barriers.push_back(Barrier {
+            number: self.fanout.next_number(),
+            owed: owed.collect(),
+        });
+    }
+
+    /// Whoever stayed has got what it is owed behind the barriers that have been reached.
+    fn pass_barriers(&mut self) {
+        let oldest = self.fanout.oldest();
+        assert!(oldest >= self.oldest, "what was served stays served");
+        self.oldest = oldest;
+        while let Some(barrier) = self.barriers.pop_front_if(|next| next.number <= oldest) {
+            for (fd, channel, membership, last) in barrier.owed {
+                assert!(
+                    self.memberships[&(fd, channel)][membership].is_over
+                        || self.wire.last(fd, channel) >= Some(last),
+                    "a barrier was reached before frame {last} reached {fd}"
+                );
+            }
         }
     }
 
@@ -241,8 +302,8 @@ impl World {
     }
 
     fn publish(&mut self, channel: usize, except: Option<u32>) {
-        let number = self.channel_of.len() as u32;
-        self.channel_of.push(channel);
+        let number = self.wire.channel_of.len() as u32;
+        self.wire.channel_of.push(channel);
         let except = except.filter(|slot| self.seated.contains(&(*slot, channel)));
         let position = except.map(|slot| self.wire.positions[&(slot, channel as u32)]);
         let bytes = Bytes::copy_from_slice(&number.to_be_bytes());
@@ -269,10 +330,12 @@ impl World {
             if !self.fanout.is_busy() {
                 break;
             }
-            self.fanout.start();
-            self.fanout.work(&mut self.wire);
+            self.take(Step::Start);
+            self.take(Step::Work);
         }
         assert!(!self.fanout.is_busy(), "the work comes to an end");
+        assert_eq!(self.fanout.oldest(), self.fanout.next_number());
+        assert!(self.barriers.is_empty(), "every barrier is reached in the end");
         (0..SLOTS).for_each(|slot| self.wire.drain(slot));
     }
 
@@ -284,7 +347,7 @@ impl World {
                     continue;
                 };
                 by_membership
-                    .entry((*fd, self.channel_of[number as usize]))
+                    .entry((*fd, self.wire.channel_of[number as usize]))
                     .or_default()
                     .push(number);
             }
@@ -395,4 +458,45 @@ fn frames_that_line_up_behind_a_run_leave_together() {
         10 * FRAME_BYTES,
         "one batch, all ten"
     );
+}
+
+#[test]
+fn a_barrier_is_reached_when_the_last_frame_before_it_has_been_served() {
+    let mut world = World::new();
+    let publish = |channel| Step::Publish {
+        channel,
+        except: None,
+    };
+    for channel in [0, 1] {
+        world.take(Step::Crowd {
+            channel,
+            from: 0,
+            count: SLOTS,
+        });
+    }
+    assert_eq!(
+        world.fanout.oldest(),
+        world.fanout.next_number(),
+        "nothing is at work"
+    );
+    world.take(publish(0));
+    world.take(Step::Start);
+    world.take(publish(0));
+    let barrier = world.fanout.next_number();
+    world.take(publish(1));
+    world.take(publish(0));
+    let last_before = 1;
+    let lacks_it =
+        |world: &World| (0..SLOTS).any(|slot| world.wire.last(world.wire.fds[&slot], 0) < Some(last_before));
+    let mut turns = 0;
+    while lacks_it(&world) {
+        assert!(world.fanout.oldest() < barrier, "somebody still lacks it");
+        world.take(Step::Start);
+        world.take(Step::Work);
+        turns += 1;
+    }
+    assert!(world.fanout.oldest() >= barrier, "everybody has it");
+    assert!(turns >= 6, "two runs of three batches each, in {turns} turns");
+    world.settle();
+    world.check();
 }
