@@ -383,3 +383,6 @@ impl Session {
         Ok(Reaction::Publish(place, frame))
     }
 }
+
+#[cfg(test)]
+mod tests;
