@@ -367,6 +367,10 @@ impl Core {
 
     /// Closes some of those who are to go, once they have got what was published before.
     fn close_leaving(&mut self) {
+        if self.leaving.is_empty() {
+            // As a rule; and to find the oldest frame is a look at every channel at work.
+            return;
+        }
         let oldest = self.fanout.oldest();
         for _ in 0..DUE_PER_TURN {
             let Some(Leaving {
