@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! cargo bench --bench fanout                        # everything, in less than three minutes
-//! cargo bench --bench fanout -- lone memory         # lone | sixteen | alone | memory | connect
+//! cargo bench --bench fanout -- lone memory         # lone | sixteen | alone | steady | flood | memory | connect
 //! cargo bench --bench fanout -- --repeat 11
 //! ```
 #![allow(
@@ -30,8 +30,8 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
 use self::child::Child;
-use self::publisher::{Publishers, Rush};
-use self::report::{Figures, Unit, median};
+use self::publisher::{Pace, Publishers, Rush};
+use self::report::{Figures, Unit};
 use self::swarm::{Doorstep, Swarm};
 use self::usage::Cpu;
 
@@ -70,6 +70,10 @@ enum Scenario {
     Sixteen,
     /// One publication in flight to 1,000 subscribers of one channel.
     Alone,
+    /// 500 publications per second to 1,000 subscribers of one channel.
+    Steady,
+    /// 4,000 publications per second to 1,000 subscribers of one channel.
+    Flood,
     /// Resident memory of 10,000 idle subscribed sockets.
     Memory,
     /// Connecting and subscribing 10,000 sockets.
@@ -83,6 +87,8 @@ struct Sizes {
     lone: u64,
     sixteen: u64,
     alone: u64,
+    steady: u64,
+    flood: u64,
 }
 
 const FULL: Sizes = Sizes {
@@ -91,6 +97,8 @@ const FULL: Sizes = Sizes {
     lone: 30,
     sixteen: 4_000,
     alone: 300,
+    steady: 1_000,
+    flood: 6_000,
 };
 
 /// Enough to see that the harness works.
@@ -100,6 +108,8 @@ const TRIAL: Sizes = Sizes {
     lone: 3,
     sixteen: 64,
     alone: 10,
+    steady: 50,
+    flood: 50,
 };
 
 fn main() -> Result<()> {
@@ -146,9 +156,9 @@ impl Bench {
 
     /// Takes each figure once, with fresh processes.
     fn repetition(&mut self) -> Result<()> {
-        use Scenario::{Alone, Connect, Lone, Memory, Sixteen};
+        use Scenario::{Alone, Connect, Flood, Lone, Memory, Sixteen, Steady};
         let mut floor_us = None;
-        if self.wants(&[Lone, Sixteen, Alone]) {
+        if self.wants(&[Lone, Sixteen, Alone, Steady, Flood]) {
             floor_us = Some(self.floor()?);
         }
         if self.wants(&[Lone, Memory, Connect]) {
@@ -157,21 +167,43 @@ impl Bench {
                 self.lone(&mut server, &mut swarm, floor_us)?;
             }
         }
-        if let Some(floor_us) = floor_us.filter(|_| self.wants(&[Sixteen, Alone])) {
-            let mut server = Child::server()?;
-            let mut swarm = Swarm::connect(server.port(), self.sizes.audience, Doorstep::Subscribe)?;
-            if self.wants(&[Sixteen]) {
-                self.flight(
-                    "sixteen",
-                    16,
-                    self.sizes.sixteen,
-                    &mut server,
-                    &mut swarm,
-                    floor_us,
-                )?;
+        if let Some(floor_us) = floor_us.filter(|_| self.wants(&[Sixteen, Alone, Steady, Flood])) {
+            self.audience(floor_us)?;
+        }
+        Ok(())
+    }
+
+    /// A server with a smaller audience, at different paces.
+    fn audience(&mut self, floor_us: f64) -> Result<()> {
+        let mut server = Child::server()?;
+        let mut swarm = Swarm::connect(server.port(), self.sizes.audience, Doorstep::Subscribe)?;
+        let paces = [
+            (
+                Scenario::Sixteen,
+                "sixteen",
+                Pace::InFlight(16),
+                self.sizes.sixteen,
+            ),
+            (Scenario::Alone, "alone", Pace::InFlight(1), self.sizes.alone),
+            (
+                Scenario::Steady,
+                "steady",
+                Pace::PerSecond(500),
+                self.sizes.steady,
+            ),
+            (Scenario::Flood, "flood", Pace::PerSecond(4_000), self.sizes.flood),
+        ];
+        for (scenario, name, pace, publications) in paces {
+            if !self.wants(&[scenario]) {
+                continue;
             }
-            if self.wants(&[Alone]) {
-                self.flight("alone", 1, self.sizes.alone, &mut server, &mut swarm, floor_us)?;
+            let (rush, spent) = rushed(&mut server, &mut swarm, pace, publications)?;
+            let messages = publications * swarm.len() as u64;
+            let per_s = messages as f64 / rush.elapsed.as_secs_f64();
+            self.figures.add(name, "delivered per second", Unit::Count, per_s);
+            self.cpu_figures(name, spent.us_per(messages), floor_us);
+            if matches!(pace, Pace::PerSecond(_)) {
+                self.latency_figures(name, rush.deliveries);
             }
         }
         Ok(())
@@ -256,38 +288,24 @@ impl Bench {
     }
 
     fn lone(&mut self, server: &mut Child, swarm: &mut Swarm, floor_us: f64) -> Result<()> {
-        let (rush, spent) = rushed(server, swarm, 1, self.sizes.lone)?;
+        let (rush, spent) = rushed(server, swarm, Pace::InFlight(1), self.sizes.lone)?;
         let messages = self.sizes.lone * swarm.len() as u64;
         self.lone = self.lone.plus(spent);
         self.lone_messages += messages;
         self.cpu_figures("lone", spent.us_per(messages), floor_us);
-        let millis = |of: Vec<Duration>| median(of.iter().map(|took| took.as_secs_f64() * 1e3));
-        self.figures.add(
-            "lone",
-            "until the last subscriber has it, p50",
-            Unit::Millis,
-            millis(rush.deliveries),
-        );
+        self.latency_figures("lone", rush.deliveries);
+        let (answer_ms, _) = middle_and_late(rush.answers);
         self.figures
-            .add("lone", "HTTP answer, p50", Unit::Millis, millis(rush.answers));
+            .add("lone", "HTTP answer, p50", Unit::Millis, answer_ms);
         Ok(())
     }
 
-    fn flight(
-        &mut self,
-        name: &'static str,
-        in_flight: u64,
-        publications: u64,
-        server: &mut Child,
-        swarm: &mut Swarm,
-        floor_us: f64,
-    ) -> Result<()> {
-        let (rush, spent) = rushed(server, swarm, in_flight, publications)?;
-        let messages = publications * swarm.len() as u64;
-        let per_s = messages as f64 / rush.elapsed.as_secs_f64();
-        self.figures.add(name, "delivered per second", Unit::Count, per_s);
-        self.cpu_figures(name, spent.us_per(messages), floor_us);
-        Ok(())
+    fn latency_figures(&mut self, scenario: &'static str, deliveries: Vec<Duration>) {
+        let (middle_ms, late_ms) = middle_and_late(deliveries);
+        for (name, ms) in [("p50", middle_ms), ("p99", late_ms)] {
+            let name = format!("until the last subscriber has it, {name}");
+            self.figures.add(scenario, &name, Unit::Millis, ms);
+        }
     }
 
     fn cpu_figures(&mut self, scenario: &'static str, us: f64, floor_us: f64) {
@@ -317,9 +335,9 @@ impl Bench {
 }
 
 /// Publishes and waits until all have it: with the server's CPU time.
-fn rushed(server: &mut Child, swarm: &mut Swarm, in_flight: u64, publications: u64) -> Result<(Rush, Cpu)> {
-    let mut publishers = Publishers::connect(server.port(), in_flight, swarm)?;
-    let rush = |_: &mut Child, publications| publishers.rush(swarm, in_flight, publications);
+fn rushed(server: &mut Child, swarm: &mut Swarm, pace: Pace, publications: u64) -> Result<(Rush, Cpu)> {
+    let mut publishers = Publishers::connect(server.port(), pace.connections(), swarm)?;
+    let rush = |_: &mut Child, publications| publishers.rush(swarm, pace, publications);
     spent_by(server, rush, publications)
 }
 
@@ -335,6 +353,14 @@ fn spent_by<T>(
     let answer = work(child, times)?;
     std::thread::sleep(SETTLE);
     Ok((answer, child.cpu()?.since(before)))
+}
+
+/// The median and the 99th percentile. Milliseconds.
+fn middle_and_late(mut took: Vec<Duration>) -> (f64, f64) {
+    took.sort_unstable();
+    let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len().saturating_sub(1)));
+    let ms = |took: Option<&Duration>| took.map_or(f64::NAN, |took| took.as_secs_f64() * 1e3);
+    (ms(at(50)), ms(at(99)))
 }
 
 /// As many as the server has by default; the floor sends from as many threads.

@@ -23,9 +23,37 @@ pub(crate) struct Rush {
     pub(crate) elapsed: Duration,
     /// From each request to its answer. To about 0.1 ms, since the clients' thread reads the answers too.
     pub(crate) answers: Vec<Duration>,
-    /// From each request until the last client had the event. With several in flight their order is not known, and
-    /// this is about right.
+    /// From each request, or from when it was due, until the last client had the event. With several in flight their
+    /// order is not known, and this is about right.
     pub(crate) deliveries: Vec<Duration>,
+}
+
+/// When the next publication may begin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// As soon as fewer than so many are in flight: from the request until every client has the event.
+    InFlight(u64),
+    /// So many per second, whatever becomes of them. What is late is late from when it was due.
+    PerSecond(u64),
+}
+
+impl Pace {
+    /// Connections that it takes. An open loop needs more than there are requests at a time, and waits for a free one
+    /// if a server answers that slowly.
+    pub(crate) fn connections(self) -> u64 {
+        match self {
+            Pace::InFlight(publications) => publications,
+            Pace::PerSecond(_) => 64,
+        }
+    }
+
+    /// When a publication is due, if it is due at a time.
+    fn due(self, began: Instant, number: u64) -> Option<Instant> {
+        match self {
+            Pace::InFlight(_) => None,
+            Pace::PerSecond(per_s) => Some(began + Duration::from_secs_f64(number as f64 / per_s as f64)),
+        }
+    }
 }
 
 /// Connections to publish on.
@@ -62,8 +90,8 @@ impl Publishers {
         })
     }
 
-    /// Publishes so many events. One is in flight from its request until every client has it, and `in_flight` are.
-    pub(crate) fn rush(&mut self, swarm: &mut Swarm, in_flight: u64, publications: u64) -> Result<Rush> {
+    /// Publishes so many events and waits until every client has all of them.
+    pub(crate) fn rush(&mut self, swarm: &mut Swarm, pace: Pace, publications: u64) -> Result<Rush> {
         let first = swarm.delivered();
         let began = Instant::now();
         let mut rush = Rush {
@@ -74,18 +102,23 @@ impl Publishers {
         let mut under_way: VecDeque<Instant> = VecDeque::new();
         let mut published = 0;
         while (rush.answers.len() as u64) < publications || (rush.deliveries.len() as u64) < publications {
-            while published < publications
-                && (under_way.len() as u64) < in_flight
-                && let Some(free) = self.free.pop()
-            {
-                published += 1;
+            let mut wait = None;
+            while published < publications && !self.free.is_empty() {
                 let now = Instant::now();
-                under_way.push_back(now);
-                self.asked[free] = now;
-                let sent = self.streams[free].write(&self.request)?;
-                ensure!(sent == self.request.len(), "a request was not taken whole");
+                let due = pace.due(began, published);
+                match (pace, due) {
+                    (Pace::InFlight(at_most), _) if under_way.len() as u64 >= at_most => break,
+                    (_, Some(due)) if due > now => {
+                        wait = Some(due - now);
+                        break;
+                    }
+                    _ => {}
+                }
+                self.publish(now)?;
+                under_way.push_back(due.unwrap_or(now));
+                published += 1;
             }
-            swarm.poll()?;
+            swarm.poll(wait)?;
             self.take_answers(&mut rush.answers)?;
             while (rush.deliveries.len() as u64) < swarm.delivered() - first {
                 let Some(asked) = under_way.pop_front() else {
@@ -96,6 +129,16 @@ impl Publishers {
         }
         rush.elapsed = began.elapsed();
         Ok(rush)
+    }
+
+    fn publish(&mut self, now: Instant) -> Result<()> {
+        let Some(free) = self.free.pop() else {
+            bail!("no connection is free");
+        };
+        self.asked[free] = now;
+        let sent = self.streams[free].write(&self.request)?;
+        ensure!(sent == self.request.len(), "a request was not taken whole");
+        Ok(())
     }
 
     fn take_answers(&mut self, took: &mut Vec<Duration>) -> Result<()> {

@@ -83,7 +83,7 @@ impl Swarm {
                 swarm.connect_one(port, doorstep, &handshake)?;
             }
             if swarm.live < count {
-                swarm.poll()?;
+                swarm.poll(None)?;
             }
         }
         swarm.connected_in = began.elapsed();
@@ -143,17 +143,20 @@ impl Swarm {
     pub(crate) fn wait_for_one_more(&mut self) -> Result<()> {
         let goal = self.delivered + 1;
         while self.delivered < goal {
-            self.poll()?;
+            self.poll(None)?;
         }
         Ok(())
     }
 
-    /// Waits for something to arrive and works a few sockets.
-    pub(crate) fn poll(&mut self) -> Result<()> {
+    /// Waits for something to arrive, but no longer than it is told to, and works a few sockets.
+    pub(crate) fn poll(&mut self, at_most: Option<Duration>) -> Result<()> {
         let mut events = std::mem::take(&mut self.events);
-        let timeout = Timespec::try_from(SILENCE_MAX)?;
+        let timeout = Timespec::try_from(at_most.unwrap_or(SILENCE_MAX))?;
         epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout))?;
-        ensure!(!events.is_empty(), "nothing has arrived for {SILENCE_MAX:?}");
+        ensure!(
+            at_most.is_some() || !events.is_empty(),
+            "nothing has arrived for {SILENCE_MAX:?}"
+        );
         for event in events.drain(..) {
             match event.data.u64() {
                 OTHER => {}
