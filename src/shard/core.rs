@@ -344,8 +344,10 @@ impl Core {
 
     /// Whether there is something to do in the next turn, whatever comes in until then.
     pub(super) fn is_busy(&self) -> bool {
-        let has_more = !self.due.is_empty() || !self.leaving.is_empty() || !self.departures.is_empty();
-        self.fanout.is_busy() || has_more
+        // Who leaves behind frames that rest has nothing to do until their rest is over.
+        let may_leave = |next: &Leaving| next.after <= self.fanout.oldest();
+        let has_more = !self.due.is_empty() || !self.departures.is_empty();
+        self.fanout.is_busy() || has_more || self.leaving.front().is_some_and(may_leave)
     }
 
     /// Whether sockets may still be heard in this turn.
@@ -354,9 +356,9 @@ impl Core {
     }
 
     /// What a turn does beside working entries: a batch of sends, and some of whoever's time has come.
-    pub(super) fn turn(&mut self) {
+    pub(super) fn turn(&mut self, now: Instant) {
         self.heard = 0;
-        self.fanout.start();
+        self.fanout.start(now);
         self.fanout.work(&mut self.sockets);
         self.look_at_due();
         self.close_leaving();

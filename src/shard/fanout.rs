@@ -7,6 +7,7 @@
 //!   is what costs. Small channels come first in a round and are free again as soon as they are served.
 //! - A channel has one run at work; later frames line up and become the next run. Per socket and channel the order is
 //!   the order of publication, always; a small channel may overtake a big one at work, which is the purpose.
+//! - While frames come faster than a big channel's runs go out, its next run rests a little, for more to join it.
 //! - Sweeps and rounds take turns batch by batch, so nothing waits for more than a batch of each.
 
 use std::collections::VecDeque;
@@ -49,8 +50,8 @@ pub(super) trait Sink {
     fn park(&mut self, seat: Seat, frames: Bytes, sent: usize) -> bool;
     /// A subscriber has moved to another position of its channel's array.
     fn moved(&mut self, seat: Seat, position: u32);
-    /// A run was served to its last subscriber.
-    fn served(&mut self, channel: &Channel, run: &Run);
+    /// A run was served to its last subscriber. The answer is the time.
+    fn served(&mut self, channel: &Channel, run: &Run) -> Instant;
 }
 
 /// One socket of a round, with the head of the list of what it gets.
@@ -99,6 +100,8 @@ pub(super) struct Fanout {
     jobs: VecDeque<Job>,
     /// Audiences with frames that wait and no run at work.
     ready: Vec<usize>,
+    /// Audiences with frames that wait for more to join them.
+    resting: Vec<usize>,
     /// While a round is put together: a slot's visit, by slot. Empty of meaning otherwise.
     visit_of: Vec<u32>,
     /// The number of the next broadcast.
@@ -191,7 +194,7 @@ impl Fanout {
             Job::Sweep { audience, .. } => vec![*audience],
             Job::Round(round) => round.unfinished.iter().map(|(_, audience)| *audience).collect(),
         });
-        let busy = at_work.chain(self.ready.iter().copied());
+        let busy = at_work.chain(self.ready.iter().chain(&self.resting).copied());
         busy.filter_map(|index| self.audiences[index].oldest())
             .min()
             .unwrap_or(self.next_number)
@@ -202,12 +205,23 @@ impl Fanout {
         !self.jobs.is_empty() || !self.ready.is_empty()
     }
 
+    /// When the first rest of an audience is over: somebody must come back then.
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        let over = |&index: &usize| self.audiences[index].rests_until;
+        self.resting.iter().filter_map(over).min()
+    }
+
     /// Begins the runs that are ready.
-    pub(super) fn start(&mut self) {
+    pub(super) fn start(&mut self, now: Instant) {
         let mut ready = std::mem::take(&mut self.ready);
+        ready.append(&mut self.resting);
         ready.retain(|&index| {
             let audience = &mut self.audiences[index];
-            audience.run = Run::of(&mut audience.waiting, &self.live);
+            if audience.rests(now) {
+                self.resting.push(index);
+                return false;
+            }
+            audience.run = Run::of(&mut audience.waiting, &self.live, now);
             audience.run.is_some()
         });
         // The smallest first: in a round, their sockets are then in the first batches.
@@ -402,7 +416,8 @@ impl Fanout {
     fn finish(&mut self, index: usize, sink: &mut impl Sink) {
         let audience = &mut self.audiences[index];
         if let Some(run) = audience.run.take() {
-            sink.served(&audience.channel, &run);
+            let now = sink.served(&audience.channel, &run);
+            audience.rest_after(&run, now);
         }
         audience.sweep(|seat, position| sink.moved(seat, position));
         if audience.waiting.is_empty() {

@@ -31,7 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use tokio::net::TcpStream;
@@ -114,6 +114,7 @@ pub fn start(
 async fn turns(shard: Rc<Shard>, door: Door) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut rest = Box::pin(tokio::time::sleep(Duration::ZERO));
     let mut taken = Vec::new();
     let mut entries = VecDeque::new();
     poll_fn(move |cx| {
@@ -122,9 +123,14 @@ async fn turns(shard: Rc<Shard>, door: Door) {
         }
         shard.node.inboxes().of(shard.index).take(cx.waker(), &mut taken);
         entries.extend(taken.drain(..));
-        let flow = shard.turn(&mut entries, &door);
+        let now = Instant::now();
+        let flow = shard.turn(now, &mut entries, &door);
         let core = shard.core.borrow();
-        if !entries.is_empty() || core.is_busy() {
+        let is_rest_over = core.fanout.rests_until().is_some_and(|until| {
+            rest.as_mut().reset(until.into());
+            rest.as_mut().poll(cx).is_ready()
+        });
+        if !entries.is_empty() || core.is_busy() || is_rest_over {
             // Work is left, but tokio's tasks come first.
             cx.waker().wake_by_ref();
         }
@@ -138,7 +144,7 @@ async fn turns(shard: Rc<Shard>, door: Door) {
 
 impl Shard {
     /// One turn: some entries, one batch.
-    fn turn(self: &Rc<Self>, entries: &mut VecDeque<Entry>, door: &Door) -> ControlFlow<()> {
+    fn turn(self: &Rc<Self>, now: Instant, entries: &mut VecDeque<Entry>, door: &Door) -> ControlFlow<()> {
         let count = entries.len().min(ENTRIES_PER_TURN);
         for entry in entries.drain(..count) {
             match entry {
@@ -151,7 +157,7 @@ impl Shard {
             entries.shrink_to(ENTRIES_KEPT);
         }
         let mut core = self.core.borrow_mut();
-        core.turn();
+        core.turn(now);
         self.spawn_writers(&mut core);
         ControlFlow::Continue(())
     }

@@ -69,11 +69,13 @@ pub(super) struct Run {
     pub(super) published: SmallVec<[Instant; 4]>,
     /// What has gone out, or waits in outboxes: frames and bytes, one of each for every subscriber.
     pub(super) sent: BatchCounts,
+    /// When its first subscriber had its turn.
+    pub(super) began: Instant,
 }
 
 impl Run {
     /// Takes as many frames from the front as fit one run.
-    pub(super) fn of(waiting: &mut Vec<Waiting>, live: &LiveBytes) -> Option<Run> {
+    pub(super) fn of(waiting: &mut Vec<Waiting>, live: &LiveBytes, now: Instant) -> Option<Run> {
         let mut bytes_total = 0;
         let fits = waiting.iter().take_while(|frame| {
             bytes_total += frame.bytes.len();
@@ -89,6 +91,7 @@ impl Run {
             charge: 0,
             published: SmallVec::new(),
             sent: BatchCounts::default(),
+            began: now,
         };
         let mut offset = 0;
         for (index, frame) in waiting[..count].iter().enumerate() {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{ErrorKind, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rustix::net::{Shutdown, shutdown};
@@ -422,14 +423,17 @@ impl Sink for Sockets {
         }
     }
 
-    fn served(&mut self, channel: &Channel, run: &Run) {
+    fn served(&mut self, channel: &Channel, run: &Run) -> Instant {
+        let now = Instant::now();
         channel.metrics.sent(run.sent);
         for published in &run.published {
+            let took = now.saturating_duration_since(*published);
             channel
                 .metrics
                 .broadcast_latency_ms
-                .observe(published.elapsed().as_secs_f64() * 1e3);
+                .observe(took.as_secs_f64() * 1e3);
         }
         self.inboxes.of(self.shard).release(run.charge);
+        now
     }
 }

@@ -2,6 +2,7 @@
 //! while it was there, once, in order, and nobody else does.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -41,6 +42,10 @@ enum Step {
     },
     Start,
     Work,
+    /// Time passes.
+    Pass {
+        ms: u64,
+    },
     /// A socket takes this many bytes and then no more, until it is drained.
     Block {
         slot: u32,
@@ -66,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(channel, except)| Step::Publish { channel, except }),
         3 => Just(Step::Start),
         6 => Just(Step::Work),
+        2 => (0..6u64).prop_map(|ms| Step::Pass { ms }),
         1 => (slot.clone(), 0..40usize).prop_map(|(slot, bytes)| Step::Block { slot, bytes }),
         1 => slot.prop_map(|slot| Step::Drain { slot }),
         1 => Just(Step::Barrier),
@@ -73,7 +79,6 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Sockets that remember what they were sent.
-#[derive(Default)]
 struct Wire {
     /// By slot: the descriptor of the socket that has it now.
     fds: HashMap<u32, RawFd>,
@@ -87,6 +92,7 @@ struct Wire {
     positions: HashMap<(u32, u32), u32>,
     counted: BatchCounts,
     charge: usize,
+    now: Instant,
 }
 
 use std::os::fd::RawFd;
@@ -158,10 +164,11 @@ impl Sink for Wire {
         self.positions.insert((seat.slot, seat.place), position);
     }
 
-    fn served(&mut self, _: &Channel, run: &Run) {
+    fn served(&mut self, _: &Channel, run: &Run) -> Instant {
         self.counted.messages += run.sent.messages;
         self.counted.bytes += run.sent.bytes;
         self.charge -= run.charge;
+        self.now
     }
 }
 
@@ -202,7 +209,15 @@ impl World {
             fanout: Fanout::new(LiveBytes::default()),
             wire: Wire {
                 fds: (0..SLOTS).map(|slot| (slot, 1_000 + slot as RawFd)).collect(),
-                ..Wire::default()
+                room: HashMap::new(),
+                parked: HashMap::new(),
+                received: HashMap::new(),
+                handed: HashMap::new(),
+                channel_of: Vec::new(),
+                positions: HashMap::new(),
+                counted: BatchCounts::default(),
+                charge: 0,
+                now: Instant::now(),
             },
             channels: channels.collect(),
             memberships: HashMap::new(),
@@ -228,8 +243,9 @@ impl World {
                 (from..(from + count).min(SLOTS)).for_each(|slot| self.join(slot, channel));
             }
             Step::Publish { channel, except } => self.publish(channel, except),
-            Step::Start => self.fanout.start(),
+            Step::Start => self.fanout.start(self.wire.now),
             Step::Work => self.fanout.work(&mut self.wire),
+            Step::Pass { ms } => self.wire.now += Duration::from_millis(ms),
             Step::Block { slot, bytes } => {
                 self.wire.room.entry(slot).or_insert(bytes);
             }
@@ -309,7 +325,7 @@ impl World {
         let bytes = Bytes::copy_from_slice(&number.to_be_bytes());
         if !self
             .fanout
-            .broadcast(&self.channels[channel], bytes, position, 7, Instant::now())
+            .broadcast(&self.channels[channel], bytes, position, 7, self.wire.now)
         {
             return;
         }
@@ -327,13 +343,16 @@ impl World {
 
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            if !self.fanout.is_busy() {
-                break;
+            match self.fanout.rests_until() {
+                _ if self.fanout.is_busy() => {}
+                Some(until) => self.wire.now = self.wire.now.max(until),
+                None => break,
             }
             self.take(Step::Start);
             self.take(Step::Work);
         }
-        assert!(!self.fanout.is_busy(), "the work comes to an end");
+        let is_resting = self.fanout.rests_until().is_some();
+        assert!(!self.fanout.is_busy() && !is_resting, "the work comes to an end");
         assert_eq!(self.fanout.oldest(), self.fanout.next_number());
         assert!(self.barriers.is_empty(), "every barrier is reached in the end");
         (0..SLOTS).for_each(|slot| self.wire.drain(slot));
@@ -499,4 +518,49 @@ fn a_barrier_is_reached_when_the_last_frame_before_it_has_been_served() {
     assert!(turns >= 6, "two runs of three batches each, in {turns} turns");
     world.settle();
     world.check();
+}
+
+/// Publishes so many frames to a channel of three batches, a millisecond each, and says at which millisecond a frame
+/// published right afterwards begins to leave.
+fn next_run_begins_ms(frames: usize, step_ms: u64) -> u64 {
+    let mut world = World::new();
+    let publish = Step::Publish {
+        channel: 0,
+        except: None,
+    };
+    world.take(Step::Crowd {
+        channel: 0,
+        from: 0,
+        count: SLOTS,
+    });
+    (0..frames).for_each(|_| world.take(publish.clone()));
+    while world.wire.charge > 0 {
+        world.take(Step::Start);
+        world.take(Step::Work);
+        world.wire.now += Duration::from_millis(step_ms);
+    }
+    let served = world.wire.now;
+    world.take(publish);
+    loop {
+        world.take(Step::Start);
+        if world.fanout.is_busy() {
+            return (world.wire.now - served).as_millis() as u64;
+        }
+        world.wire.now += Duration::from_millis(1);
+    }
+}
+
+#[test]
+fn the_run_after_one_of_joined_frames_rests_as_long_as_that_one_took() {
+    // It took two steps from its first batch to its last one; a third has passed when the next frame comes.
+    assert_eq!(next_run_begins_ms(2, 1), 1);
+    assert_eq!(next_run_begins_ms(10, 1), 1);
+    // Never more than four.
+    assert_eq!(next_run_begins_ms(2, 3), 1);
+}
+
+#[test]
+fn what_does_not_follow_joined_frames_never_waits() {
+    assert_eq!(next_run_begins_ms(1, 1), 0, "one at a time");
+    assert_eq!(next_run_begins_ms(2, 0), 0, "a run too short to be worth it");
 }
