@@ -66,6 +66,10 @@ impl Subscriptions {
     /// Notes a subscription at [`Subscriptions::next_place`].
     pub(super) fn insert(&mut self, subscription: Subscription) {
         let topic = subscription.channel.topic.clone();
+        if self.places.capacity() == 0 {
+            // Many sockets have one subscription for life; a list by itself begins with room for four.
+            self.places.reserve_exact(1);
+        }
         let place = self.places.insert(subscription) as u32;
         if let Some(index) = &mut self.index {
             index.insert(topic, place);
