@@ -271,6 +271,7 @@ async fn a_goodbye_is_answered_behind_the_frame_in_progress() {
         assert!(read > 0 && read < 300, "{read}");
         assert_eq!(last.close(), (code, String::new()));
         assert_eq!(raw.frame().await, None);
+        drop(raw);
         server
             .metric_becomes("closed_total", &["reason=\"client\""], 1)
             .await;
