@@ -164,6 +164,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Not inside the log line: at a level that is not logged its fields are not evaluated, and nobody would wait.
     let signal = signals.next().await;
     tracing::info!(signal, "asked to leave");
+    tracing::info!("draining; a second signal ends the process at once");
     tokio::select! {
         () = server.drain() => Ok(()),
         signal = signals.next() => {

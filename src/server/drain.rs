@@ -42,13 +42,14 @@ pub(super) fn close_rest(node: &Node, config: &DrainConfig) {
     }
 }
 
-/// Closes all sockets evenly over the configured time. Those not yet closed keep receiving every event.
+/// Closes all sockets evenly over the configured time, or until none is left. Those not yet closed keep receiving every
+/// event.
 pub(super) async fn close_sockets(node: &Node, config: &DrainConfig) {
     let code = code(config);
     let length = Duration::from_secs(config.drain_s.into());
     let begun = Instant::now();
-    let totals: Vec<usize> = node.inboxes().all().iter().map(Inbox::sockets).collect();
-    let total: usize = totals.iter().sum();
+    let mut left: Vec<usize> = node.inboxes().all().iter().map(Inbox::sockets).collect();
+    let total: usize = left.iter().sum();
     if total > 0 {
         tracing::info!(
             sockets = total,
@@ -56,23 +57,31 @@ pub(super) async fn close_sockets(node: &Node, config: &DrainConfig) {
             "closing sockets evenly"
         );
     }
-    let mut closed = vec![0; totals.len()];
-    loop {
+    while node.inboxes().sockets() > 0 {
         let elapsed = begun.elapsed();
+        let closed = total - left.iter().sum::<usize>();
         let mut delivery = node.inboxes().deliver();
-        for (shard, (&total, closed)) in totals.iter().zip(&mut closed).enumerate() {
-            let due = share(total, elapsed, length);
-            let count = due - std::mem::replace(closed, due);
-            if count > 0 {
-                delivery.push(shard as u16, Entry::Shed { count, code });
-            }
+        for (shard, count) in take_evenly(&mut left, share(total, elapsed, length) - closed) {
+            delivery.push(shard as u16, Entry::Shed { count, code });
         }
         drop(delivery);
-        if elapsed >= length || total == 0 {
+        if elapsed >= length {
             return;
         }
         tokio::time::sleep(STEP.min(length)).await;
     }
+}
+
+/// Takes so many, each from whoever has most left. The answer is how many of whom.
+fn take_evenly(left: &mut [usize], count: usize) -> impl Iterator<Item = (usize, usize)> {
+    let mut taken = vec![0; left.len()];
+    for _ in 0..count {
+        if let Some((fullest, most)) = left.iter_mut().enumerate().max_by_key(|(_, left)| **left) {
+            *most -= 1;
+            taken[fullest] += 1;
+        }
+    }
+    taken.into_iter().enumerate().filter(|(_, count)| *count > 0)
 }
 
 #[cfg(test)]
@@ -85,5 +94,12 @@ mod tests {
         let at = |s: u64| share(1_000, Duration::from_secs(s), length);
         assert_eq!([at(0), at(1), at(5), at(10), at(11)], [0, 100, 500, 1_000, 1_000]);
         assert_eq!(share(3, Duration::ZERO, Duration::ZERO), 3);
+    }
+
+    #[test]
+    fn whoever_has_most_gives_first() {
+        let mut left = [1, 5, 3];
+        assert_eq!(take_evenly(&mut left, 4).collect::<Vec<_>>(), [(1, 3), (2, 1)]);
+        assert_eq!(left, [1, 2, 2]);
     }
 }

@@ -314,6 +314,12 @@ fn upgrade(
             strict: gate.config.strict_protocol,
         }),
         Err(code) => {
+            tracing::debug!(
+                code = code.number(),
+                reason = code.reason(),
+                key,
+                "a socket is refused"
+            );
             gate.node.metrics().closed(CloseReason::from(code)).inc();
             After::Refusal(code)
         }

@@ -54,7 +54,7 @@ const LAST_CLOSES: Duration = Duration::from_secs(6);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The main or the admin port.
-    #[error("cannot listen on {host}:{port} ({setting}): {source}")]
+    #[error("cannot listen on {host}:{port}, as {setting} say")]
     Listen {
         /// The host asked for.
         host: String,
@@ -69,7 +69,7 @@ pub enum StartError {
     #[error("metrics.prefix: {0}")]
     Metrics(#[from] prometheus::Error),
     /// A thread or another resource of the system.
-    #[error("cannot start: {0}")]
+    #[error("cannot start")]
     System(#[from] io::Error),
     /// The apps are wrong: the same that loading a configuration would have said.
     #[error(transparent)]
@@ -323,9 +323,18 @@ async fn watch_capacity(node: Arc<Node>, health: Arc<Health>, sockets_max: usize
     let mut looks = tokio::time::interval(CAPACITY_LOOKS);
     loop {
         looks.tick().await;
-        health.set(Trouble::Sockets, node.inboxes().sockets() >= sockets_max);
+        let is_full = node.inboxes().sockets() >= sockets_max;
         let is_short = Memory::read().is_ok_and(|memory| memory.percent() > MEMORY_PERCENT_MAX);
-        health.set(Trouble::Memory, is_short);
+        for (trouble, holds) in [(Trouble::Sockets, is_full), (Trouble::Memory, is_short)] {
+            if holds && !health.state().has(trouble) {
+                tracing::warn!(
+                    ?trouble,
+                    sockets_max,
+                    "no room for more: new sockets are refused with 4100"
+                );
+            }
+            health.set(trouble, holds);
+        }
     }
 }
 
