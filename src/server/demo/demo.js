@@ -152,6 +152,8 @@ function connect() {
     element("state").textContent = current;
     element("state").dataset.state = current;
     element("socket-id").textContent = pusher.connection.socket_id ?? "none";
+    // What was said about the connection before is over.
+    if (current === "connected") element("notice").hidden = true;
   });
   pusher.connection.bind("error", (error) => {
     const { code, message } = error.data ?? error.error?.data ?? {};
