@@ -22,15 +22,16 @@ pub struct AppConfig {
     /// Identifies the app in the path that clients connect to (`/app/KEY`) and in every signature. Required,
     /// unique, public.
     pub key: String,
-    /// Signs API requests, channel authorisations and webhooks. Required here or by `secret_file`; never
+    /// Signs API requests, channel authorisations and sign-ins. Required here or by `secret_file`; never
     /// printed.
     pub secret: Secret,
-    /// A file that holds the secret, in place of `secret`. One line end after it is cut off.
+    /// A file that holds the secret, in place of `secret`. One line end after it is cut off. A relative path
+    /// starts from the directory that the server is started in, not from that of the configuration file.
     pub secret_file: Option<PathBuf>,
     /// Whether the app may be used. A disabled app closes its sockets with 4003 and answers API requests with
     /// 403.
     pub enabled: bool,
-    /// A name for people, in logs and on the console. No meaning to the server.
+    /// A name for humans reading the configuration. No meaning to the server.
     pub name: Option<String>,
     /// Refuse sockets that do not come over TLS: they are closed with 4000, which makes pusher-js switch to
     /// `wss`. Not to be had yet: the server does not speak TLS itself, so only `false` is accepted.
