@@ -9,8 +9,7 @@ mod origin;
 mod quota;
 mod secret;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,35 +161,22 @@ impl Apps {
     pub fn new(configs: impl IntoIterator<Item = AppConfig>) -> Result<Apps, Vec<(usize, Fault)>> {
         let mut apps = Apps::default();
         let mut faults = Vec::new();
+        let mut taken = Taken::default();
         for (index, config) in configs.into_iter().enumerate() {
+            // An app that is wrong otherwise takes its names too, so that all faults come at once.
+            let mut wrong = taken.add(&config);
             match App::new(config) {
-                Ok(app) => faults.extend(apps.add(Arc::new(app)).into_iter().map(|fault| (index, fault))),
-                Err(wrong) => faults.extend(wrong.into_iter().map(|fault| (index, fault))),
+                Ok(app) => apps.add(Arc::new(app)),
+                Err(by_itself) => wrong.extend(by_itself),
             }
+            faults.extend(wrong.into_iter().map(|fault| (index, fault)));
         }
         if faults.is_empty() { Ok(apps) } else { Err(faults) }
     }
 
-    fn add(&mut self, app: Arc<App>) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        let names = [
-            ("id", app.id(), &mut self.by_id),
-            ("key", app.key(), &mut self.by_key),
-        ];
-        for (what, name, map) in names {
-            match map.entry(name.to_owned()) {
-                Entry::Vacant(vacant) => {
-                    vacant.insert(Arc::clone(&app));
-                }
-                Entry::Occupied(_) => {
-                    faults.push(Fault {
-                        key: what.into(),
-                        text: format!("another app has the {what} `{name}` already"),
-                    });
-                }
-            }
-        }
-        faults
+    fn add(&mut self, app: Arc<App>) {
+        self.by_id.insert(app.id().to_owned(), Arc::clone(&app));
+        self.by_key.insert(app.key().to_owned(), app);
     }
 
     /// The app with this id, as in `/apps/ID/events`.
@@ -206,6 +192,30 @@ impl Apps {
     /// All apps, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<App>> {
         self.by_id.values()
+    }
+}
+
+/// The names that apps of a list have, right or wrong.
+#[derive(Default)]
+struct Taken {
+    ids: HashSet<String>,
+    keys: HashSet<String>,
+}
+
+impl Taken {
+    /// Notes the names of one more app, and tells which of them another has. A missing name is none.
+    fn add(&mut self, config: &AppConfig) -> Vec<Fault> {
+        let names = [
+            ("id", &config.id, &mut self.ids),
+            ("key", &config.key, &mut self.keys),
+        ];
+        let twice = |(what, name, taken): (&str, &String, &mut HashSet<String>)| {
+            (!name.is_empty() && !taken.insert(name.clone())).then(|| Fault {
+                key: what.into(),
+                text: format!("another app has the {what} `{name}` already"),
+            })
+        };
+        names.into_iter().filter_map(twice).collect()
     }
 }
 
@@ -239,6 +249,30 @@ mod tests {
             .map(|(index, fault)| (*index, fault.key.as_str()))
             .collect();
         assert_eq!(places, [(1, "id"), (2, "key"), (3, "id")]);
+    }
+
+    #[test]
+    fn the_names_of_an_app_without_a_secret_are_taken_too() {
+        let without_secret = || AppConfig {
+            secret: Secret::default(),
+            ..app("1", "a")
+        };
+        let faults = Apps::new([without_secret(), app("1", "a"), app("", ""), app("", "")])
+            .expect_err("every app is wrong");
+        let places: Vec<_> = faults
+            .iter()
+            .map(|(index, fault)| (*index, fault.key.as_str()))
+            .collect();
+        let expected = [
+            (0, "secret"),
+            (1, "id"),
+            (1, "key"),
+            (2, "id"),
+            (2, "key"),
+            (3, "id"),
+            (3, "key"),
+        ];
+        assert_eq!(places, expected);
     }
 
     #[test]
