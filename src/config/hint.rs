@@ -7,14 +7,47 @@ const LIKELY: f64 = 0.8;
 /// The same for whole paths, which often have much in common anyway.
 const LIKELY_PATH: f64 = 0.95;
 
-/// The known path that was most likely meant by an unknown one, if any is near.
-///
-/// Name and whole path count alike, so a setting is found in another section too, and there above all if the
-/// name is the very same; the order of the words in a name does not count, so `max_connections` finds
-/// `connections_max`. `known` has `[]` for the entries of lists.
+/// Names that other servers of the protocol have, with what they are here; the end of a path is enough. Likeness
+/// would miss these or find the wrong thing: `tls` is like `tls_only`, which sets up no TLS.
+const FOREIGN: [(&str, Option<&str>); 5] = [
+    ("app_id", Some("apps[].id")),
+    ("app_key", Some("apps[].key")),
+    ("app_secret", Some("apps[].secret")),
+    ("server.max_connections", Some("server.sockets_max")),
+    ("tls", None),
+];
+
+/// The known path that was most likely meant by an unknown one, if any is near. `known` has `[]` for the
+/// entries of lists.
 pub(super) fn nearest(unknown: &KeyPath, known: impl IntoIterator<Item = KeyPath>) -> Option<KeyPath> {
     let (section, name) = split(unknown.as_str());
     let section_of_any = without_indexes(section);
+    let nearest = match foreign(unknown) {
+        Some(meant) => KeyPath::new(meant?),
+        None => likest(unknown, name, known)?,
+    };
+    match split(nearest.as_str()) {
+        (found_in, name) if found_in == section_of_any => Some(KeyPath::new(section).key(name)),
+        _ => Some(nearest),
+    }
+}
+
+/// What a foreign name is here: `Some(None)` is known to be nothing here.
+fn foreign(unknown: &KeyPath) -> Option<Option<&'static str>> {
+    let ends_with = |foreign: &str| {
+        let before = unknown.as_str().strip_suffix(foreign);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    };
+    let mut names = FOREIGN.into_iter();
+    names
+        .find(|(foreign, _)| ends_with(foreign))
+        .map(|(_, meant)| meant)
+}
+
+/// Name and whole path count alike, so a setting is found in another section too, and there above all if the
+/// name is the very same; the order of the words in a name does not count, so `max_connections` finds
+/// `connections_max`.
+fn likest(unknown: &KeyPath, name: &str, known: impl IntoIterator<Item = KeyPath>) -> Option<KeyPath> {
     let whole = plain(&without_indexes(unknown.as_str()));
     let rank = |path: KeyPath| {
         let known_name = split(path.as_str()).1;
@@ -26,14 +59,10 @@ pub(super) fn nearest(unknown: &KeyPath, known: impl IntoIterator<Item = KeyPath
         let by_path = strsim::jaro_winkler(&whole, &plain(path.as_str()));
         (by_name > LIKELY || by_path > LIKELY_PATH).then_some((by_name + by_path, path))
     };
-    let (_, nearest) = known
-        .into_iter()
-        .filter_map(rank)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    match split(nearest.as_str()) {
-        (found_in, name) if found_in == section_of_any => Some(KeyPath::new(section).key(name)),
-        _ => Some(nearest),
-    }
+    let ranked = known.into_iter().filter_map(rank);
+    ranked
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, path)| path)
 }
 
 fn likeness(a: &str, b: &str) -> f64 {
@@ -88,6 +117,13 @@ mod tests {
                 Some("apps[0].presence_members_max"),
             ),
             ("app", Some("apps")),
+            ("apps[2].app_id", Some("apps[2].id")),
+            ("apps[2].app_key", Some("apps[2].key")),
+            ("apps[2].app_secret", Some("apps[2].secret")),
+            ("app_id", Some("apps[].id")),
+            ("server.max_connections", Some("server.sockets_max")),
+            ("tls", None),
+            ("server.tls", None),
             ("server.zzz", None),
             ("colour", None),
         ];
