@@ -343,6 +343,22 @@ fn the_same_setting_twice_in_one_file_is_refused() {
 }
 
 #[test]
+fn a_file_that_holds_no_settings_is_told_by_name() {
+    for (written, problem) in [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("\u{feff}{}", "begins with a byte order mark"),
+        ("[]", "must hold an object, found a list"),
+        ("{", "is not valid JSON"),
+    ] {
+        let refusal = Fanwire::new().with_file(written).refusal();
+        let expected = format!("\n  fanwire.json {problem}");
+        assert!(refusal.contains(&expected), "{written:?}: {refusal}");
+        assert_eq!(refusal.lines().count(), 2, "{refusal}");
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_told_by_name() {
     let refusal = Fanwire::new()
         .with_env("FANWIRE_CONFIG", "nowhere.json")

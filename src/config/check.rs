@@ -64,20 +64,19 @@ fn public_secrets(config: &Config) -> Found {
     if config.server.is_loopback() {
         return Vec::new();
     }
-    let why =
-        "everybody knows the secret of the demo app, and `server.host` can be reached from other machines";
     let apps = KeyPath::new("apps");
     if config.development() {
-        return vec![(apps, format!("no app is configured: {why}; configure `apps`"))];
+        let text = "is empty, so the demo app would be served, whose secret everybody knows, on an address others \
+                    can reach: configure an app, or set `server.host` to 127.0.0.1";
+        return vec![(apps, text.into())];
     }
     let public = |app: &AppConfig| app.secret.expose() == AppConfig::DEMO_SECRET;
     let public = config.apps.iter().enumerate().filter(|(_, app)| public(app));
     public
         .map(|(index, _)| {
-            (
-                apps.index(index).key("secret"),
-                format!("{why}; choose another one"),
-            )
+            let text = "everybody knows the secret of the demo app, and `server.host` can be reached from other \
+                        machines; choose another one";
+            (apps.index(index).key("secret"), text.into())
         })
         .collect()
 }

@@ -86,7 +86,11 @@ impl Override<'_> {
         let text = self.text.to_str().ok_or_else(|| "must be valid UTF-8".to_owned());
         let mut value = match text.and_then(|text| self.shape.parse(text)) {
             Ok(value) => value,
-            Err(text) => {
+            Err(mut text) => {
+                let meant = self.text.to_str().and_then(|text| self.shape.choice_with(text));
+                if let Some(name) = meant {
+                    text += &format!("; did you mean {}?", path.key(name).env_name());
+                }
                 report.add(path.clone(), Some(&self.variable), text);
                 return None;
             }
@@ -272,6 +276,11 @@ mod tests {
             (
                 ("FANWIRE_LOG__LEVEL", "loud"),
                 "log.level (FANWIRE_LOG__LEVEL): must be one of error, warn, info, debug, trace",
+            ),
+            (
+                ("FANWIRE_LOG", "debug"),
+                "log (FANWIRE_LOG): must be an object as JSON text: expected value at line 1 column 1; did you mean \
+                 FANWIRE_LOG__LEVEL?",
             ),
             (
                 ("FANWIRE_APPS__1__KEY", "k"),

@@ -6,18 +6,35 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::shape;
 use crate::app::Secret;
 
 /// Reads a configuration file. A `$schema` at the top, by which editors find the schema, is left out.
 pub(super) fn read(path: &Path) -> Result<Value, String> {
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let mut settings =
-        parse(&text).map_err(|error| format!("{} is not valid JSON: {error}", path.display()))?;
-    if let Some(settings) = settings.as_object_mut() {
-        settings.remove("$schema");
+    let file = path.display();
+    if text.starts_with('\u{feff}') {
+        return Err(format!(
+            "{file} begins with a byte order mark: save it without one"
+        ));
     }
-    Ok(settings)
+    if text.trim().is_empty() {
+        return Err(format!(
+            "{file} is empty: write at least {{}}, which leaves all at the defaults"
+        ));
+    }
+    match parse(&text) {
+        Ok(Value::Object(mut settings)) => {
+            settings.remove("$schema");
+            Ok(settings.into())
+        }
+        Ok(other) => Err(format!(
+            "{file} must hold an object, found {}",
+            shape::name(&other)
+        )),
+        Err(error) => Err(format!("{file} is not valid JSON: {error}")),
+    }
 }
 
 /// Reads a secret that has a file of its own. A line end after it is cut off: editors add one.

@@ -194,6 +194,18 @@ impl Shape {
         }
     }
 
+    /// The setting in this section that a text is one of the choices of, as `level` has `debug`.
+    pub(super) fn choice_with(&self, text: &str) -> Option<&str> {
+        let Shape::Section(fields) = self.unless_null() else {
+            return None;
+        };
+        let fits = |shape: &Shape| matches!(shape, Shape::Choice(choices) if choices.iter().any(|choice| choice == text));
+        let mut fields = fields.iter();
+        fields
+            .find(|(_, shape)| fits(shape))
+            .map(|(name, _)| name.as_str())
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Shape::Section(_) => "an object",
@@ -229,7 +241,8 @@ fn choices(schema: &Value) -> Vec<Value> {
     described.chain(listed(schema)).collect()
 }
 
-fn name(value: &Value) -> &'static str {
+/// The kind of a value, for a person.
+pub(super) fn name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
