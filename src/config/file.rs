@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use super::shape;
 use crate::app::Secret;
 
+/// The key at the top of the file that names its schema.
+pub(super) const SCHEMA: &str = "$schema";
+
 /// Reads a configuration file. A `$schema` at the top, by which editors find the schema, is left out.
 pub(super) fn read(path: &Path) -> Result<Value, String> {
     let text =
@@ -26,7 +29,7 @@ pub(super) fn read(path: &Path) -> Result<Value, String> {
     }
     match parse(&text) {
         Ok(Value::Object(mut settings)) => {
-            settings.remove("$schema");
+            settings.remove(SCHEMA);
             Ok(settings.into())
         }
         Ok(other) => Err(format!(

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use schemars::generate::SchemaSettings;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::path::KeyPath;
 use super::problem::Fault;
@@ -32,8 +32,18 @@ pub(super) enum Shape {
     Optional(Box<Shape>),
 }
 
-/// The JSON schema of the whole configuration, self-contained (no references).
+/// The JSON schema of the configuration file, self-contained (no references). To the settings it adds the
+/// `$schema` that may stand at the top of the file, and is no setting.
 pub(super) fn schema() -> Value {
+    let mut schema = schema_of_settings();
+    schema["properties"][file::SCHEMA] = json!({
+        "description": "Where editors find this schema. No setting: the server leaves it out.",
+        "type": "string",
+    });
+    schema
+}
+
+fn schema_of_settings() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     settings
         .into_generator()
@@ -44,7 +54,7 @@ pub(super) fn schema() -> Value {
 impl Shape {
     /// The shape of the whole configuration.
     pub(super) fn of_config() -> Shape {
-        Shape::read(&schema(), &KeyPath::default())
+        Shape::read(&schema_of_settings(), &KeyPath::default())
     }
 
     /// Panics at a schema that the settings of this server do not have: the first test that loads anything
@@ -255,8 +265,6 @@ pub(super) fn name(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
