@@ -2,9 +2,8 @@
 //! is its inbox.
 //!
 //! A shard is a tokio current-thread runtime. Its root future is the turn loop: entries of the inbox, then a batch of
-//! sends, then tokio's turn with at most some sixty polls of sockets, however many woke at once. What waits is what
-//! waits: each socket has a task that waits for it to say something, and while it is blocked another one that waits
-//! for it to take more.
+//! sends, then tokio's turn with at most some sixty polls of sockets, however many woke at once. The tasks of a socket
+//! only wait: one for it to say something, and another, while it is blocked, for it to take more.
 
 mod audience;
 mod core;
