@@ -25,7 +25,7 @@ impl Node {
             .0
     }
 
-    /// A socket signed in as this user, or stopped being so: its watchers may hear of it.
+    /// A socket signed in as this user: its watchers may hear of it.
     pub fn user_came(&self, namespace: &Namespace, user_id: &Arc<str>) {
         if !namespace.app.config.watchlist {
             return;

@@ -306,11 +306,12 @@ impl Core {
         last_words.extend_from_slice(Frame::close(code).as_bytes());
         self.node.metrics().closed(reason).inc();
         self.leave_all(key);
-        self.close_with(key, last_words.into(), Ending::of(code), self.now_s());
+        self.close_with(key, last_words.into(), Ending::of(code));
     }
 
     /// Sends the last words of a socket that has left everything.
-    pub(super) fn close_with(&mut self, key: SocketKey, last_words: Bytes, ending: Ending, now_s: u32) {
+    pub(super) fn close_with(&mut self, key: SocketKey, last_words: Bytes, ending: Ending) {
+        let now_s = self.now_s();
         self.sockets.close(key, last_words, ending, now_s);
         self.wheel.insert(key.pack(), u64::from(now_s + CLOSING_S));
     }

@@ -126,7 +126,6 @@ impl Core {
 
     /// The peer's goodbye is answered. `Break`: nothing waits, the connection is over.
     fn closed_by_peer(&mut self, key: SocketKey, code: Option<u16>) -> ControlFlow<(), Worked> {
-        let now_s = self.now_s();
         let Some(socket) = self.sockets.get(key).filter(|socket| !socket.outbox.is_closing()) else {
             return ControlFlow::Break(());
         };
@@ -139,7 +138,7 @@ impl Core {
         }
         // In the middle of a frame: that one ends first.
         self.leave_all(key);
-        self.close_with(key, echo.into_bytes(), Ending::AtOnce, now_s);
+        self.close_with(key, echo.into_bytes(), Ending::AtOnce);
         ControlFlow::Continue(Worked::All)
     }
 
@@ -175,7 +174,10 @@ impl Core {
     fn react(&mut self, key: SocketKey, reaction: Reaction) -> Option<Pause> {
         match reaction {
             Reaction::Nothing => None,
-            Reaction::Reply(replies) => self.reply_all(key, replies),
+            Reaction::Reply(replies) => {
+                self.reply_all(key, replies);
+                None
+            }
             Reaction::Subscribe(name, member) => {
                 let channel = self.subscribe(key, &name, member.as_ref())?;
                 self.charge_change(key, &channel)
@@ -236,11 +238,10 @@ impl Core {
         Some(pause)
     }
 
-    fn reply_all(&mut self, key: SocketKey, replies: Replies) -> Option<Pause> {
+    fn reply_all(&mut self, key: SocketKey, replies: impl IntoIterator<Item = Frame>) {
         replies
             .into_iter()
             .for_each(|frame| self.sockets.reply(key, frame));
-        None
     }
 
     fn charge_membership(&mut self, key: SocketKey) -> Option<Pause> {
@@ -255,8 +256,9 @@ impl Core {
 
     /// Charges a join or leave that others may hear of: news of members are publications, and wait for room as these do.
     fn charge_change(&mut self, key: SocketKey, channel: &Arc<Channel>) -> Option<Pause> {
-        let (now_ns, namespace) = (self.now_ns(), self.sockets.get(key)?.session.namespace.clone());
+        let now_ns = self.now_ns();
         let session = &mut self.sockets.get_mut(key)?.session;
+        let namespace = session.namespace.clone();
         let is_news = channel.name().is_some_and(|name| name.kind().is_presence());
         let charged = if is_news {
             session.charge_news(now_ns)
@@ -319,11 +321,8 @@ impl Core {
             }
             Err(Refused::PresenceFull) => {
                 let text = "The presence channel has as many members as it may have";
-                let frames =
-                    server::subscription_refused(name.as_str(), RefusalKind::PresenceFull, text, text);
-                frames
-                    .into_iter()
-                    .for_each(|frame| self.sockets.reply(key, frame));
+                let kind = RefusalKind::PresenceFull;
+                self.reply_all(key, server::subscription_refused(name.as_str(), kind, text, text));
                 None
             }
         }

@@ -50,8 +50,6 @@ const ENTRIES_PER_TURN: usize = 512;
 const ENTRIES_KEPT: usize = 4096;
 /// How often sockets are looked at whose time may have come.
 const TICK: Duration = Duration::from_secs(1);
-/// The two numbers of a socket id are drawn from 1 to this.
-const SOCKET_ID_MAX: u64 = 9_999_999_999;
 
 /// What is done with a connection before it is a socket: HTTP, up to the upgrade. Called on the shard's thread.
 pub type Door = Arc<dyn Fn(Rc<Shard>, TcpStream) + Send + Sync>;
@@ -187,9 +185,9 @@ impl Shard {
         let mut core = self.core.borrow_mut();
         let id = loop {
             let mut random = rand::rng();
-            let mut number = || random.random_range(1..=SOCKET_ID_MAX);
+            let mut number = || random.random_range(1..=SocketId::PART_MAX);
             let id = SocketId::from_parts(number(), number());
-            if !core.sockets.has_id(id) {
+            if core.sockets.by_id(id).is_none() {
                 break id;
             }
         };

@@ -190,13 +190,9 @@ impl Sockets {
         }
     }
 
+    /// The socket of this shard with this public name.
     pub(super) fn by_id(&self, id: SocketId) -> Option<SocketKey> {
         self.by_id.get(&id).map(|&slot| self.key_of(slot))
-    }
-
-    /// Whether this public name is taken on this shard.
-    pub(super) fn has_id(&self, id: SocketId) -> bool {
-        self.by_id.contains_key(&id)
     }
 
     /// Open sockets that are to go, at most so many, none of them twice.

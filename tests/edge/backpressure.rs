@@ -6,8 +6,8 @@ use fanwire::app::AppConfig;
 use serde_json::json;
 
 use crate::support::client::Client;
-use crate::support::raw::Raw;
-use crate::support::raw::{CLOSE, FIN, RawFrame, TEXT, frame};
+use crate::support::http::Backend;
+use crate::support::raw::{CLOSE, FIN, Raw, RawFrame, TEXT, frame};
 use crate::support::server::{KEY, SECRET, TestServer, app};
 use crate::support::{eventually, sign, soon};
 
@@ -123,14 +123,7 @@ async fn a_reader_that_pauses_within_its_bound_misses_nothing() {
     })
     .await;
     let mut raw = stalled(&server, "a").await;
-    let mut backend = server.backend().await;
-    for number in 0..300 {
-        backend.publish("a", "n", &numbered(number)).await;
-    }
-    eventually("something to wait in the outbox", async || {
-        (server.metric("outbox_bytes", &[]).await > 1_000_000).then_some(())
-    })
-    .await;
+    let mut backend = pile_up(&server).await;
     // A ping overtakes what waits, between two frames and never inside one.
     raw.send(frame(FIN | 9, b"overtakes")).await;
     let mut pong_after = None;
@@ -249,6 +242,12 @@ async fn with_a_queue(target: &str) -> (TestServer, Raw) {
     raw.say(&json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }))
         .await;
     assert_eq!(raw.next().await["event"], "pusher:signin_success");
+    pile_up(&server).await;
+    (server, raw)
+}
+
+/// Publishes to a stalled reader of `a` until its outbox holds some of it: 300 numbered events.
+async fn pile_up(server: &TestServer) -> Backend {
     let mut backend = server.backend().await;
     for number in 0..300 {
         backend.publish("a", "n", &numbered(number)).await;
@@ -257,7 +256,7 @@ async fn with_a_queue(target: &str) -> (TestServer, Raw) {
         (server.metric("outbox_bytes", &[]).await > 1_000_000).then_some(())
     })
     .await;
-    (server, raw)
+    backend
 }
 
 #[tokio::test(flavor = "multi_thread")]

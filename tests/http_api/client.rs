@@ -8,29 +8,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(crate) use crate::answer::Answer;
+
 /// One connection, kept alive between requests.
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     reader: BufReader<TcpStream>,
-}
-
-/// An answer, taken off the wire.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// The head as it came.
-    pub(crate) head: String,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    /// The value of a header, by its lower-case name.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then_some(value.trim())
-        })
-    }
 }
 
 impl Connection {

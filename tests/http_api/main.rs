@@ -1,5 +1,7 @@
 //! The HTTP API, asked in bytes over TCP.
 
+#[path = "../support/answer.rs"]
+mod answer;
 mod client;
 mod server;
 mod subscriber;

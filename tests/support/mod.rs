@@ -1,6 +1,7 @@
 //! What the tests at the edge share: a server in this process, clients that speak bytes or messages, signatures made
 //! by the book, and waiting with a deadline. Shares no code with the server beyond its configuration and its start.
 
+pub(crate) mod answer;
 pub(crate) mod client;
 pub(crate) mod http;
 pub(crate) mod raw;
