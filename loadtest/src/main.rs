@@ -2,6 +2,12 @@
 //! prints what arrives, until it is interrupted. It shares no code with the server.
 #![allow(clippy::print_stdout, reason = "what arrives is its output")]
 
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the scenarios that make runs are still to come")
+)]
+mod result;
+
 use std::process::ExitCode;
 use std::time::Instant;
 
