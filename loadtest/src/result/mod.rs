@@ -3,14 +3,19 @@
 //! Every quantity is in its base unit (seconds, bytes, shares of one); only reports scale. It is NOT a report: nothing
 //! here knows how a figure is shown.
 
+mod curve;
+mod machine;
+
 use std::fs;
 use std::path::Path;
-use std::thread::available_parallelism;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use self::curve::Curve;
+pub(crate) use self::machine::Machine;
+use self::machine::rfc3339;
 
 /// The form of the JSON that this program writes; it reads no newer one.
 pub(crate) const FORMAT: u32 = 1;
@@ -53,21 +58,6 @@ pub(crate) struct Run {
     pub(crate) generator: Generator,
     /// Whatever a reader has to know besides; sentences.
     pub(crate) notes: Vec<String>,
-}
-
-/// A machine, as far as it matters for the figures.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Machine {
-    /// The processor's name.
-    pub(crate) cpu: String,
-    /// Those this process may use.
-    pub(crate) cores: u32,
-    /// All of the memory there is, or 0.
-    pub(crate) memory_bytes: u64,
-    /// Its release, as `uname -r` says it.
-    pub(crate) kernel: String,
-    /// A word fit for the name of a folder; made of processor and cores, since a host's own name says nothing to others.
-    pub(crate) name: String,
 }
 
 /// What a number counts; all are base units.
@@ -116,30 +106,6 @@ pub(crate) struct Figure {
     pub(crate) unit: Unit,
     /// Which way it should go.
     pub(crate) better: Better,
-}
-
-/// A distribution, by its quantiles.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Curve {
-    /// Its name in JSON and for comparisons.
-    pub(crate) key: String,
-    /// Its name for people.
-    pub(crate) title: String,
-    /// How many values it is made of; with none there are no points.
-    pub(crate) count: u64,
-    /// What the values count.
-    pub(crate) unit: Unit,
-    /// (quantile 0 to 1, value), both growing; the last is (1, `max`).
-    pub(crate) points: Vec<(f64, f64)>,
-    /// The least value.
-    #[serde(deserialize_with = "number")]
-    pub(crate) min: f64,
-    /// Their arithmetic mean.
-    #[serde(deserialize_with = "number")]
-    pub(crate) mean: f64,
-    /// The greatest value.
-    #[serde(deserialize_with = "number")]
-    pub(crate) max: f64,
 }
 
 /// Something sampled while the run went on.
@@ -291,144 +257,6 @@ impl Faults {
     }
 }
 
-impl Machine {
-    /// This machine. What it does not tell is left empty.
-    pub(crate) fn read() -> Self {
-        let line_of = |path: &str, name: &str| {
-            let text = fs::read_to_string(path).unwrap_or_default();
-            let value = text.lines().find_map(|line| line.strip_prefix(name));
-            value.map(|value| value.trim_start_matches([' ', '\t', ':']).trim().to_owned())
-        };
-        let cpu = line_of("/proc/cpuinfo", "model name").unwrap_or_default();
-        let cores = available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
-        let memory_kib = line_of("/proc/meminfo", "MemTotal")
-            .and_then(|value| value.split(' ').next()?.parse::<u64>().ok())
-            .unwrap_or(0);
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        Self {
-            name: format!("{}-{cores}-cores", slug(&cpu)),
-            cpu,
-            cores,
-            memory_bytes: memory_kib * 1024,
-            kernel: kernel.trim().to_owned(),
-        }
-    }
-}
-
-/// Quantiles that reports name; a curve has them whatever its count is.
-const NAMED_QUANTILES: [f64; 9] = [0.0, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0];
-
-/// Points per halving of what is left above a quantile: enough for a smooth line on an axis of nines.
-const POINTS_PER_HALVING: u32 = 2;
-
-impl Curve {
-    /// Of a histogram whose values are `scale` units each: 1e-9 for nanoseconds to be told in seconds.
-    ///
-    /// Points lie where few values are left above them, at 1 - 1/2^k and between; none where less than one value is
-    /// left, so there are at most some fifty.
-    pub(crate) fn of(key: &str, title: &str, histogram: &Histogram<u64>, unit: Unit, scale: f64) -> Self {
-        let count = histogram.len();
-        let scaled = |value: u64| rounded(value as f64 * scale);
-        let mut quantiles: Vec<f64> = Vec::new();
-        if count > 0 {
-            quantiles.extend(NAMED_QUANTILES);
-            let steps = 1..40 * POINTS_PER_HALVING;
-            quantiles.extend(
-                steps
-                    .map(|step| (-f64::from(step) / f64::from(POINTS_PER_HALVING)).exp2())
-                    .take_while(|left| left * count as f64 >= 1.0 && *left > 1e-7)
-                    .map(|left| rounded(1.0 - left)),
-            );
-            quantiles.sort_by(f64::total_cmp);
-            quantiles.dedup();
-        }
-        let max = if count > 0 {
-            scaled(histogram.max())
-        } else {
-            f64::NAN
-        };
-        let value_at = |quantile: f64| {
-            // The histogram answers with the upper edge of its bucket, which may lie above the greatest value.
-            scaled(histogram.value_at_quantile(quantile).min(histogram.max()))
-        };
-        let mut points: Vec<(f64, f64)> = quantiles.into_iter().map(|q| (q, value_at(q))).collect();
-        if let Some(first) = points.first_mut() {
-            first.1 = scaled(histogram.min());
-        }
-        Self {
-            key: key.to_owned(),
-            title: title.to_owned(),
-            count,
-            unit,
-            points,
-            min: if count > 0 {
-                scaled(histogram.min())
-            } else {
-                f64::NAN
-            },
-            mean: if count > 0 {
-                rounded(histogram.mean() * scale)
-            } else {
-                f64::NAN
-            },
-            max,
-        }
-    }
-
-    /// The value at a quantile, between the points on a straight line; none of an empty curve.
-    pub(crate) fn at(&self, quantile: f64) -> Option<f64> {
-        let after = self.points.iter().position(|(q, _)| *q >= quantile)?;
-        let (q1, v1) = self.points[after];
-        let Some(&(q0, v0)) = after.checked_sub(1).and_then(|before| self.points.get(before)) else {
-            return Some(v1);
-        };
-        let part = if q1 > q0 { (quantile - q0) / (q1 - q0) } else { 1.0 };
-        Some(v0 + (v1 - v0) * part)
-    }
-}
-
-/// To ten digits: more than any histogram knows, and few enough to be the same number after JSON.
-fn rounded(value: f64) -> f64 {
-    format!("{value:.9e}").parse().unwrap_or(value)
-}
-
-/// A moment as RFC 3339 in UTC, to the second: `2026-03-01T09:30:00Z`.
-pub(crate) fn rfc3339(moment: SystemTime) -> String {
-    let seconds = moment
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's `civil_from_days`: years are counted from March, so that the leap day is a year's last.
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Lower-case words joined by hyphens, without the marks and frequencies that processors' names carry.
-fn slug(name: &str) -> String {
-    let name = name.split('@').next().unwrap_or_default().to_lowercase();
-    let name = name.replace("(r)", " ").replace("(tm)", " ");
-    let words = name.split(|letter: char| !letter.is_ascii_alphanumeric());
-    let words = words.filter(|word| !word.is_empty() && !["cpu", "processor"].contains(word));
-    let words: Vec<&str> = words.collect();
-    if words.is_empty() {
-        "unknown".to_owned()
-    } else {
-        words.join("-")
-    }
-}
-
 /// JSON has no "not a number": serde_json writes `null`, and this reads it back.
 fn number<'de, D: serde::Deserializer<'de>>(input: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or(f64::NAN))
@@ -445,7 +273,7 @@ fn numbers<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<(f64, f64)>
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use hdrhistogram::Histogram;
 
     use super::*;
 
@@ -519,56 +347,5 @@ mod tests {
         let refusal = Run::read(&path).expect_err("it is newer").to_string();
         fs::remove_file(&path).expect("it is there");
         assert!(refusal.contains("format 2"), "{refusal}");
-    }
-
-    #[test]
-    fn a_curve_has_the_quantiles_that_reports_name() {
-        let curve = Curve::of("l", "l", &histogram(1..=100_000), Unit::Seconds, 1e-9);
-        assert_eq!(curve.count, 100_000);
-        assert!(curve.points.len() <= 60, "{} points", curve.points.len());
-        assert!(curve.points.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
-        assert_eq!(curve.points.first().map(|point| point.0), Some(0.0));
-        assert_eq!(curve.points.last(), Some(&(1.0, curve.max)));
-        for (quantile, nanoseconds) in [
-            (0.5, 50_000.0),
-            (0.99, 99_000.0),
-            (0.999, 99_900.0),
-            (1.0, 100_000.0),
-        ] {
-            let value = curve.at(quantile).expect("it is not empty") * 1e9;
-            assert!((value / nanoseconds - 1.0).abs() < 0.002, "{quantile}: {value}");
-        }
-    }
-
-    #[test]
-    fn a_curve_of_very_many_values_stays_small() {
-        let mut histogram = histogram([1]);
-        histogram
-            .record_n(1_000, 10_000_000_000)
-            .expect("it resizes itself");
-        let curve = Curve::of("l", "l", &histogram, Unit::Seconds, 1e-9);
-        assert!(curve.points.len() <= 60, "{} points", curve.points.len());
-    }
-
-    #[test]
-    fn moments_are_told_in_utc() {
-        for (seconds, told) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_767_225_599, "2025-12-31T23:59:59Z"),
-            (1_772_357_400, "2026-03-01T09:30:00Z"),
-        ] {
-            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), told);
-        }
-    }
-
-    #[test]
-    fn a_machine_has_a_name_fit_for_a_folder() {
-        assert_eq!(slug("Intel(R) Xeon(R) CPU @ 2.20GHz"), "intel-xeon");
-        assert_eq!(slug("AMD EPYC 7B13"), "amd-epyc-7b13");
-        assert_eq!(slug(""), "unknown");
-        let machine = Machine::read();
-        assert!(machine.cores > 0 && !machine.kernel.is_empty());
     }
 }
