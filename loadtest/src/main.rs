@@ -2,10 +2,11 @@
 //! prints what arrives, until it is interrupted. It shares no code with the server.
 #![allow(clippy::print_stdout, reason = "what arrives is its output")]
 
-#[allow(
-    dead_code,
-    reason = "the scenarios that make runs and the reports that read them are still to come"
-)]
+#[allow(dead_code, reason = "the scenarios are still to come")]
+mod progress;
+#[allow(dead_code, reason = "the scenarios are still to come")]
+mod report;
+#[allow(dead_code, reason = "the scenarios are still to come")]
 mod result;
 
 use std::process::ExitCode;

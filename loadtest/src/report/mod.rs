@@ -1,0 +1,3 @@
+//! What becomes of runs: a text for the terminal, a page, plots, tables of several side by side.
+
+pub(crate) mod quantity;
