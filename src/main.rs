@@ -5,6 +5,7 @@
     reason = "before the log there is, a person is told why the start failed"
 )]
 
+mod allocator;
 mod welcome;
 
 use std::io::{ErrorKind, IsTerminal, Write};
