@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown, sockopt};
+use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
+use socket2::SockRef;
 use tokio::net::TcpSocket;
 
 use crate::hub::inbox::Entry;
@@ -43,6 +44,9 @@ fn bind_to(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
         TcpSocket::new_v6()?
     };
     socket.set_reuseaddr(true)?;
+    // What is accepted inherits these. Only comfort: a connection without them works.
+    let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(&socket).set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX);
     socket.bind(address)?;
     socket.listen(backlog)?.into_std()
 }
@@ -119,9 +123,6 @@ fn accept_batch(listener: &TcpListener, node: &Node) -> io::Result<()> {
             Err(Errno::CONNABORTED | Errno::INTR) => continue,
             Err(errno) => return Err(errno.into()),
         };
-        // Only comfort: a connection without them works.
-        let _ = sockopt::set_tcp_nodelay(&stream, true);
-        set_not_sent_bytes_max(&stream);
         let shard = inboxes.least_loaded();
         inboxes.of(shard).add_connection();
         delivery.push(shard, Entry::Accept(stream));
@@ -129,6 +130,24 @@ fn accept_batch(listener: &TcpListener, node: &Node) -> io::Result<()> {
     Ok(())
 }
 
-fn set_not_sent_bytes_max(stream: &TcpStream) {
-    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_inherit_what_is_set_on_the_listener() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = bind_to(any, 1).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let _client = TcpStream::connect(address).expect("it listens");
+        let mut waiting = [PollFd::new(&listener, PollFlags::IN)];
+        poll(&mut waiting, None).expect("somebody knocks");
+        let (stream, _) = listener.accept().expect("somebody knocked");
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().expect("an option of TCP"));
+        assert_eq!(
+            socket.tcp_notsent_lowat().expect("an option of TCP"),
+            NOT_SENT_BYTES_MAX
+        );
+    }
 }
