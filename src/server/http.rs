@@ -2,7 +2,6 @@
 //! the raw stream to the shard and nothing of HTTP is left behind.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,31 +12,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
+use hyper::header::{CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_VERSION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::handshake::{self, Circumstances, Granted};
-use super::health::{self, Health, Trouble};
+use super::demo;
+use super::health::{self, Health};
 use super::router::{Route, route};
-use super::{demo, health::Answer};
+use super::upgrade::{self, Upgraded};
 use crate::api::Api;
 use crate::config::ServerConfig;
-use crate::metrics::{CloseReason, ConnectionError};
+use crate::metrics::ConnectionError;
 use crate::node::Node;
-use crate::protocol::code::CloseCode;
-use crate::protocol::frame::Frame;
-use crate::protocol::server;
 use crate::shard::{Newcomer, Shard};
-
-/// How long a refused client has to answer the close frame.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is left of the patience with idle connections while there are too many.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
@@ -60,11 +52,11 @@ pub(super) struct Gate {
     pub(super) closing: watch::Receiver<bool>,
 }
 
-/// What becomes of a connection after its last HTTP answer.
-enum After {
-    Socket(Newcomer),
-    Refusal(CloseCode),
-}
+/// Stands for the answer to an upgrade, which is not hyper's to send: it lets go of the connection instead. What it
+/// answered before has left by then, since it reads no request sooner.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection has been upgraded")]
+struct LetGo;
 
 /// Serves one connection, on the shard's thread.
 pub(super) fn serve(gate: Arc<Gate>, shard: Rc<Shard>, stream: TcpStream) {
@@ -97,20 +89,26 @@ impl Drop for Place {
 }
 
 async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, Bytes, Newcomer)> {
-    let after = Rc::new(RefCell::new(None));
+    let upgraded = Rc::new(RefCell::new(None));
     let patience = Rc::new(Patience::new(gate.patience(gate.config.header_timeout_s)));
     let service = service_fn({
-        let (gate, after, patience) = (gate.clone(), after.clone(), patience.clone());
-        move |request| {
-            let (gate, after, patience) = (gate.clone(), after.clone(), patience.clone());
+        let (gate, upgraded, patience) = (gate.clone(), upgraded.clone(), patience.clone());
+        move |request: Request<Incoming>| {
+            let (gate, upgraded, patience) = (gate.clone(), upgraded.clone(), patience.clone());
             Box::pin(async move {
                 patience.deadline.set(None);
-                let answer = answer(&gate, request, &after).await;
+                let answer = match answer(&gate, request).await {
+                    Answer::Http(answer) => answer,
+                    Answer::Upgrade(answer) => {
+                        *upgraded.borrow_mut() = Some(answer);
+                        return Err(LetGo);
+                    }
+                };
                 patience.has_answered.set(true);
                 patience
                     .deadline
                     .set(Some(Instant::now() + gate.patience(gate.config.keep_alive_s)));
-                Ok::<_, Infallible>(answer)
+                Ok(answer)
             })
         }
     });
@@ -160,8 +158,10 @@ async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, By
         Poll::Pending
     })
     .await;
+    let upgraded = upgraded.take();
     match ended {
-        Some(Ok(())) => {}
+        Some(Ok(())) => return None,
+        Some(Err(_)) if upgraded.is_some() => {}
         Some(Err(error)) => {
             tracing::debug!(%error, "an HTTP connection failed");
             gate.node.metrics().connection_errors(ConnectionError::Http).inc();
@@ -177,13 +177,12 @@ async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, By
             return None;
         }
     }
-    let after = after.take()?;
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
-    match after {
-        After::Socket(newcomer) => Some((stream, parts.read_buf, newcomer)),
-        After::Refusal(code) => {
-            refuse(stream, code).await;
+    match upgraded? {
+        Upgraded::Socket(newcomer) => Some((stream, parts.read_buf, newcomer)),
+        Upgraded::Refused(words) => {
+            upgrade::refuse(stream, &words).await;
             None
         }
     }
@@ -226,105 +225,27 @@ fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }
 
-/// Says why, inside the socket, and ends it cleanly: pusher-js counts unclean ends against the transport.
-async fn refuse(mut stream: TcpStream, code: CloseCode) {
-    let mut words = server::closing_error(code).as_bytes().to_vec();
-    words.extend_from_slice(Frame::close(code).as_bytes());
-    let closing = async {
-        stream.write_all(&words).await?;
-        stream.shutdown().await?;
-        let mut answer = [0; 256];
-        while stream.read(&mut answer).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    // Whatever happens, the client is gone afterwards.
-    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, closing).await;
+enum Answer {
+    Http(Answered),
+    Upgrade(Upgraded),
 }
 
-async fn answer(gate: &Gate, mut request: Request<Incoming>, after: &RefCell<Option<After>>) -> Answered {
+async fn answer(gate: &Gate, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let route = route(&path, &gate.config.path_prefix);
-    if fastwebsockets::upgrade::is_upgrade_request(&request) {
+    if upgrade::is_asked_for(request.headers()) {
         let key = match route {
             Route::Socket(key) => Some(key),
             _ => None,
         };
-        return upgrade(gate, &mut request, key, after);
+        let upgraded = upgrade::upgrade(gate, &request, key);
+        return upgraded.map_or_else(|| Answer::Http(upgrade_required()), Answer::Upgrade);
     }
-    match route {
+    Answer::Http(match route {
         Route::Socket(_) => upgrade_required(),
         Route::Api => gate.api.answer(request).await,
         Route::Other(path) => other(gate, request.method(), path),
-    }
-}
-
-/// Completes the WebSocket handshake whoever asks: a refusal is told inside the socket.
-fn upgrade(
-    gate: &Gate,
-    request: &mut Request<Incoming>,
-    key: Option<&str>,
-    after: &RefCell<Option<After>>,
-) -> Answered {
-    let headers = request.headers();
-    let is_sound = request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && headers.contains_key(SEC_WEBSOCKET_KEY)
-        && headers
-            .get(SEC_WEBSOCKET_VERSION)
-            .is_some_and(|version| version == "13");
-    if !is_sound {
-        gate.node
-            .metrics()
-            .connection_errors(ConnectionError::Upgrade)
-            .inc();
-        return upgrade_required();
-    }
-    let decided = match key {
-        None => Err(CloseCode::NoSuchPath),
-        Some(key) => {
-            let query = request.uri().query().unwrap_or_default();
-            let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
-            let words = handshake::Request {
-                key,
-                query,
-                origin,
-                is_tls: false,
-            };
-            let health = gate.health.state();
-            let circumstances = Circumstances {
-                is_draining: health.is_draining(),
-                is_full: health.has(Trouble::Memory) || gate.node.inboxes().sockets() >= gate.sockets_max,
-                strict: gate.config.strict_protocol,
-            };
-            handshake::decide(&words, gate.node.apps(), circumstances)
-        }
-    };
-    // Its future would build a WebSocket with buffers of its own; the shard has its own framing.
-    let Ok((response, _)) = fastwebsockets::upgrade::upgrade(&mut *request) else {
-        gate.node
-            .metrics()
-            .connection_errors(ConnectionError::Upgrade)
-            .inc();
-        return upgrade_required();
-    };
-    *after.borrow_mut() = Some(match decided {
-        Ok(Granted { admission, protocol }) => After::Socket(Newcomer {
-            admission,
-            protocol,
-            strict: gate.config.strict_protocol,
-        }),
-        Err(code) => {
-            tracing::debug!(
-                code = code.number(),
-                reason = code.reason(),
-                key,
-                "a socket is refused"
-            );
-            gate.node.metrics().closed(CloseReason::from(code)).inc();
-            After::Refusal(code)
-        }
-    });
-    response.map(|_| Full::default())
+    })
 }
 
 fn upgrade_required() -> Answered {
@@ -350,7 +271,7 @@ fn other(gate: &Gate, method: &Method, path: &str) -> Answered {
         return page;
     }
     let app_enabled = |id: &str| gate.node.apps().by_id(id).map(|app| app.config.enabled);
-    let Some(Answer {
+    let Some(health::Answer {
         status,
         body,
         content_type,

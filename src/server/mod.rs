@@ -12,6 +12,7 @@ pub mod health;
 mod http;
 mod listener;
 mod router;
+mod upgrade;
 pub mod usage;
 
 use std::io;

@@ -125,8 +125,8 @@ impl Core {
         self.started.elapsed().as_nanos() as u64
     }
 
-    /// Takes in a socket whose handshake is done.
-    pub(super) fn insert(&mut self, make: impl FnOnce(u32) -> Socket) -> SocketKey {
+    /// Takes in a socket, which gets the answer to its handshake and its greeting.
+    pub(super) fn insert(&mut self, answer: Vec<u8>, make: impl FnOnce(u32) -> Socket) -> SocketKey {
         let socket = make(self.now_s());
         socket.session.namespace.metrics.new_connections_total.inc();
         let first = socket.pulse.first(pulse_limits(socket.session.app()));
@@ -137,7 +137,7 @@ impl Core {
         let key = self.sockets.insert(socket);
         self.inbox().add_socket();
         self.wheel.insert(key.pack(), u64::from(first));
-        self.sockets.reply(key, hello);
+        self.sockets.greet(key, answer, &hello);
         key
     }
 

@@ -70,6 +70,8 @@ pub struct Newcomer {
     pub protocol: u8,
     /// Whether it gets the hosted service's stricter answers.
     pub strict: bool,
+    /// The answer to its handshake, which its greeting follows at once.
+    pub answer: Vec<u8>,
 }
 
 /// Starts a shard's thread. It ends after [`Entry::Stop`].
@@ -180,6 +182,7 @@ impl Shard {
             admission,
             protocol,
             strict,
+            answer,
         } = newcomer;
         let namespace = self.node.namespace(admission.app());
         let mut core = self.core.borrow_mut();
@@ -191,7 +194,7 @@ impl Shard {
                 break id;
             }
         };
-        let key = core.insert(|now_s| {
+        let key = core.insert(answer, |now_s| {
             let session = Session::new(id, namespace, protocol, strict);
             let mut socket = Socket::new(stream, session, now_s, admission);
             socket.unread = (!early.is_empty()).then(|| early.into());

@@ -272,6 +272,22 @@ impl Sockets {
         })
     }
 
+    /// Sends the answer to a handshake and the first message in one packet. Room for both is in the buffer of every
+    /// new connection; who has filled it with answers that nobody read is cut.
+    pub(super) fn greet(&mut self, key: SocketKey, mut answer: Vec<u8>, hello: &Frame) {
+        answer.extend_from_slice(hello.as_bytes());
+        let sent = self.seat(key).map_or(0, |seat| self.send(seat, &answer));
+        if sent < answer.len() {
+            self.cut(key);
+        } else if let Some(socket) = self.get(key) {
+            let counts = BatchCounts {
+                messages: 1,
+                bytes: hello.as_bytes().len() as u64,
+            };
+            socket.session.namespace.metrics.sent(counts);
+        }
+    }
+
     /// Sends an answer to one socket, behind what waits for it.
     pub(super) fn reply(&mut self, key: SocketKey, frame: Frame) {
         if self.corked == Some(key) {

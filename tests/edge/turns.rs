@@ -71,6 +71,7 @@ impl LoneShard {
                 admission: newcomers_app.admit().expect("no quota is set"),
                 protocol: 7,
                 strict: false,
+                answer: Vec::new(),
             };
             shard.adopt(stream, b"", newcomer);
         });
