@@ -164,13 +164,7 @@ fn circumstances(run: &Run) -> Vec<String> {
     if let Some(server) = &run.server {
         lines.push(format!("server: {server}"));
     }
-    let generator = &run.generator;
-    lines.push(format!(
-        "generator: {} CPU, busiest thread {:.0} %, machine {:.0} % idle",
-        told(generator.cpu_s, crate::result::Unit::Seconds),
-        generator.busiest_thread * 100.0,
-        generator.machine_idle * 100.0
-    ));
+    lines.push(format!("generator: {}", words::generator(run)));
     lines.push(format!(
         "{}, loadtest {}, {}",
         words::machine(&run.machine),
@@ -252,7 +246,7 @@ Clients and server filled this machine together (2 % of it idle): a figure of bo
 For the server's own limit, put the clients on another machine.
 Note: The server's memory was sampled four times a second.
 
-clients 1,000, channels 1, payload 200 B, threads 2
+clients 1000, channels 1, payload 200 B, threads 2
 server: fanwire 1.2.3
 generator: 17.2 s CPU, busiest thread 71 %, machine 2 % idle
 2 cores, Example 9000, 8 GiB, Linux 6.12.0, loadtest 0.1.0, 2026-03-01T09:30:00Z

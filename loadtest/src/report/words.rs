@@ -111,11 +111,31 @@ pub(crate) fn machine(machine: &Machine) -> String {
     words.join(", ")
 }
 
-/// What was asked for: "1,000 clients"-like words are the scenario's; this only sets names beside values.
+/// What this program itself used: "17.2 s CPU, busiest thread 71 %, machine 2 % idle".
+pub(crate) fn generator(run: &Run) -> String {
+    let generator = &run.generator;
+    format!(
+        "{} CPU, busiest thread {:.0} %, machine {:.0} % idle",
+        told(generator.cpu_s, Unit::Seconds),
+        generator.busiest_thread * 100.0,
+        generator.machine_idle * 100.0
+    )
+}
+
+/// What was asked for.
 pub(crate) fn parameters(run: &Run) -> String {
-    let told = run.parameters.iter().map(|(name, value)| {
-        let value = value.parse::<u64>().map_or_else(|_| value.clone(), counted);
-        format!("{name} {value}")
+    pairs(&run.parameters)
+}
+
+/// Names before values: "clients 1,000, payload 200 B".
+pub(crate) fn pairs<'a>(pairs: impl IntoIterator<Item = &'a (String, String)>) -> String {
+    let told = pairs.into_iter().map(|(name, value)| {
+        // Ports and the like are no quantities; four digits are read without help.
+        let number = value
+            .parse::<u64>()
+            .ok()
+            .filter(|number| *number >= 10_000 && name != "port");
+        format!("{name} {}", number.map_or_else(|| value.clone(), counted))
     });
     told.collect::<Vec<_>>().join(", ")
 }
