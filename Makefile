@@ -30,7 +30,7 @@ lint: tools
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; \
 	else echo "!! NOT RUN: cargo deny, which is not installed (cargo install cargo-deny)"; fi
 	@set -e; for file in tests/sdk/*.mjs tests/sdk/node/*.mjs src/server/demo/demo.js; do node --check "$$file"; done
-	@bash -n tests/sdk/install && bash -n .ci/run
+	@set -e; for file in tests/sdk/install .ci/run loadtest/compare.sh loadtest/peers/*.sh; do bash -n "$$file"; done
 	@tests/sdk/python/.venv/bin/python -m compileall -q -f tests/sdk/python/*.py
 	@if command -v gofmt >/dev/null; then test -z "$$(gofmt -l tests/sdk/go | tee /dev/stderr)"; \
 	else echo "!! NOT RUN: gofmt, which is not installed"; fi

@@ -27,10 +27,11 @@ runs=${RUNS:-loadtest/runs/$(date -u +%F)-${MACHINE:-$(uname -n)}}
 
 # name: scenario and its arguments
 known_workloads=(
-  'lone: fanout --clients 10000 --channels 1'
-  'sixteen: sustain --clients 1000 --window 16'
+  'lone: fanout --clients 10000'
+  'sixteen: sustain --clients 1000 --in-flight 16'
   'steady: sustain --clients 1000 --rate 500'
   'flood: sustain --clients 1000 --rate 4000'
+  'crossed: fanout --clients 5000 --channels 50 --per-client 10 --at-once 50'
   'connect: connect --clients 10000'
   'idle: idle --clients 10000'
 )
@@ -177,7 +178,7 @@ stop_server() {
 
 # Runs the load generator until it ends by itself, which it also does when interrupted.
 measure() { # arguments...
-  "$loadtest" "$@" --host 127.0.0.1 --port "$port" --app-id 1 --key app-key --secret app-secret --pid "$server_pid" &
+  "$loadtest" "$@" --port "$port" --pid "$server_pid" &
   loadtest_pid=$!
   local status=0
   while kill -0 "$loadtest_pid" 2>/dev/null; do
