@@ -37,7 +37,7 @@ pub(crate) fn so_far() -> Asked {
     Asked {
         allocations: ALLOCATIONS.load(Ordering::Relaxed),
         bytes,
-        kept_bytes: bytes - FREED_BYTES.load(Ordering::Relaxed),
+        kept_bytes: bytes.saturating_sub(FREED_BYTES.load(Ordering::Relaxed)),
     }
 }
 

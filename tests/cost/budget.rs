@@ -150,19 +150,19 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::Connection,
         Allocations,
-        42.0,
+        37.0,
         "a tenth above; mostly hyper's",
     ),
     budget(
         Share::Connection,
         Bytes,
-        27_000.0,
+        26_500.0,
         "a tenth above; mostly hyper's buffers, given back",
     ),
     budget(
         Share::Connection,
         KeptBytes,
-        1_200.0,
+        1_150.0,
         "a socket with one subscription, with its share of the tables",
     ),
     budget(
@@ -174,10 +174,10 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::Connection,
         OtherCalls,
-        15.0,
+        12.0,
         "accept, options, register; read and answer the upgrade; read",
     ),
-    budget(Share::Connection, Instructions, 83_000.0, TENTH_ABOVE),
+    budget(Share::Connection, Instructions, 75_000.0, TENTH_ABOVE),
     budget(Share::IdleSecond, Allocations, NONE, "nothing happens"),
     budget(
         Share::IdleSecond,

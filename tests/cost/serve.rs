@@ -19,6 +19,9 @@ pub(crate) const KEY: &str = "cost-key";
 pub(crate) const SECRET: &str = "cost-secret";
 /// Whatever the machine has: counts are compared between machines.
 const SHARDS: usize = 2;
+/// What is shown of a call stack.
+const STACK_LINES_MAX: usize = 30;
+const LINE_LENGTH_MAX: usize = 150;
 
 /// Serves until the parent goes away.
 pub(crate) fn serve() -> Result<ExitCode> {
@@ -54,13 +57,39 @@ pub(crate) fn serve() -> Result<ExitCode> {
             "watch" => allocations::watch(),
             "watched" => {
                 for (stack, times) in allocations::watched() {
-                    eprintln!("{times} times from\n{stack}");
+                    eprintln!("\n{times} times from\n{}", shortened(&stack));
                 }
                 quiet_point()?;
             }
             other => bail!("no such order: {other}"),
         }
     }
+}
+
+/// A call stack from where memory is asked for to what asked, without the allocator and the outermost callers.
+fn shortened(stack: &str) -> String {
+    let is_allocator = |line: &str| {
+        let inside = [
+            "count",
+            "alloc",
+            "realloc",
+            "grow",
+            "finish_grow",
+            "with_capacity",
+            "try_allocate_in",
+        ];
+        let name = line.split_once(": ").map_or("", |(_, name)| name);
+        let name = name.split('<').next().unwrap_or_default();
+        line.contains("tests/cost/")
+            || name.starts_with("__r")
+            || name.contains("alloc")
+            || inside.contains(&name)
+    };
+    let lines = stack.lines().skip_while(|line| is_allocator(line));
+    let short = lines
+        .take(STACK_LINES_MAX)
+        .map(|line| line.chars().take(LINE_LENGTH_MAX).collect::<String>());
+    short.collect::<Vec<_>>().join("\n")
 }
 
 /// Says what has been allocated. Callgrind writes its counters whenever this function is entered (`instructions.rs`).

@@ -154,12 +154,12 @@ impl Server {
         self.take_counts()
     }
 
-    /// Has the server remember who allocates.
-    pub(crate) fn watch(&mut self) -> Result<()> {
-        match self.meter {
-            Meter::Allocations => self.order("watch"),
-            Meter::Calls | Meter::Instructions => Ok(()),
+    /// Has the server remember who allocates; whether it does. Of the other meters enough is known already.
+    pub(crate) fn watch(&mut self) -> Result<bool> {
+        if self.meter == Meter::Allocations {
+            self.order("watch")?;
         }
+        Ok(self.meter == Meter::Allocations)
     }
 
     /// Tells what made the last counts.
