@@ -120,7 +120,7 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::Broadcast,
         OtherCalls,
-        7.0,
+        8.0,
         "read, answer, wake the other shard, and wait for the next",
     ),
     budget(Share::Broadcast, Instructions, 79_000.0, TENTH_ABOVE),
@@ -174,7 +174,7 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::Connection,
         OtherCalls,
-        12.0,
+        13.0,
         "accept, options, register; read and answer the upgrade; read",
     ),
     budget(Share::Connection, Instructions, 75_000.0, TENTH_ABOVE),
@@ -182,7 +182,7 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::IdleSecond,
         OtherCalls,
-        20.0,
+        26.0,
         "shards and node look around once a second",
     ),
     budget(

@@ -66,29 +66,15 @@ pub(crate) fn serve() -> Result<ExitCode> {
     }
 }
 
-/// A call stack from where memory is asked for to what asked, without the allocator and the outermost callers.
+/// A call stack from what allocates outwards, without the allocator and where the standard library has what.
 fn shortened(stack: &str) -> String {
     let is_allocator = |line: &str| {
-        let inside = [
-            "count",
-            "alloc",
-            "realloc",
-            "grow",
-            "finish_grow",
-            "with_capacity",
-            "try_allocate_in",
-        ];
         let name = line.split_once(": ").map_or("", |(_, name)| name);
-        let name = name.split('<').next().unwrap_or_default();
-        line.contains("tests/cost/")
-            || name.starts_with("__r")
-            || name.contains("alloc")
-            || inside.contains(&name)
+        line.contains("tests/cost/") || name.contains("alloc") || name == "count"
     };
-    let lines = stack.lines().skip_while(|line| is_allocator(line));
-    let short = lines
-        .take(STACK_LINES_MAX)
-        .map(|line| line.chars().take(LINE_LENGTH_MAX).collect::<String>());
+    let lines = stack.lines().filter(|line| !line.contains("at /rustc/"));
+    let lines = lines.skip_while(|line| is_allocator(line)).take(STACK_LINES_MAX);
+    let short = lines.map(|line| line.chars().take(LINE_LENGTH_MAX).collect::<String>());
     short.collect::<Vec<_>>().join("\n")
 }
 
