@@ -1,53 +1,34 @@
-//! A client of any server that speaks the Pusher protocol. For now there is one of it: it connects, subscribes and
-//! prints what arrives, until it is interrupted. It shares no code with the server.
-#![allow(clippy::print_stdout, reason = "what arrives is its output")]
+//! Loads any server that speaks the Pusher protocol, and tells what it did: arguments, a run, a report. It shares no code
+//! with the server.
 
-#[allow(dead_code, reason = "the scenarios are still to come")]
+mod arguments;
+mod process;
+#[allow(dead_code, reason = "for scenarios that are still to come")]
 mod progress;
-#[allow(dead_code, reason = "the scenarios are still to come")]
+mod publisher;
 mod report;
-#[allow(dead_code, reason = "the scenarios are still to come")]
 mod result;
+#[allow(dead_code, reason = "for scenarios that are still to come")]
+mod scenario;
+#[allow(dead_code, reason = "for scenarios that are still to come")]
+mod swarm;
+mod target;
 
+use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use clap::Parser;
-use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
-/// Connects to a Pusher-compatible server, subscribes to a channel and prints what arrives, a line for each message:
-/// seconds since the start, then the message as it came.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// Name or address of the server.
-    #[arg(long, default_value = "127.0.0.1")]
-    host: String,
-    /// Its port.
-    #[arg(long, default_value_t = 6001)]
-    port: u16,
-    /// The app's key.
-    #[arg(long, default_value = "app-key")]
-    key: String,
-    /// The channel to subscribe to; one that needs no signature.
-    #[arg(long, default_value = "test")]
-    channel: String,
-}
+use self::arguments::{Arguments, Command, Common};
+use self::result::Run;
+use self::scenario::{fanout, sustain};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let interrupted = tokio::signal::ctrl_c();
-    let ended = tokio::select! {
-        ended = listen(&arguments) => ended,
-        _ = interrupted => Ok(()),
-    };
-    match ended {
+fn main() -> ExitCode {
+    match obey(&given()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -56,63 +37,42 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What failed and why; deeper causes only repeat it, since the library's errors name them themselves.
+fn given() -> Arguments {
+    let arguments = Arguments::parse();
+    let is_test = std::env::var("BROADCAST_TEST").is_ok_and(|value| value == "true");
+    if arguments.command.is_none() && is_test {
+        return Arguments::parse_from(std::env::args().chain(["fanout".to_owned()]));
+    }
+    arguments
+}
+
+fn obey(arguments: &Arguments) -> Result<()> {
+    let common = &arguments.common;
+    match &arguments.command {
+        Some(Command::Fanout(options)) => measure(common, |common| fanout::run(common, options)),
+        Some(Command::Sustain(options)) => measure(common, |common| sustain::run(common, options)),
+        Some(Command::Report(arguments)) => say(&arguments.run()?),
+        Some(Command::Table(arguments)) => say(&arguments.run()?),
+        None => Ok(Arguments::command().print_help()?),
+    }
+}
+
+fn measure(common: &Common, scenario: impl FnOnce(&Common) -> Result<Run>) -> Result<()> {
+    // The first interruption ends the measurement, the second one the program.
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 130, Arc::clone(&common.stop))?;
+        flag::register(signal, Arc::clone(&common.stop))?;
+    }
+    let run = scenario(common)?;
+    say(&report::told(&run))?;
+    report::deliver(&run, common.json.as_deref(), common.report.as_deref())
+}
+
+fn say(text: &str) -> Result<()> {
+    write!(std::io::stdout(), "{text}").context("cannot print the report")
+}
+
 #[expect(clippy::print_stderr, reason = "the one place where errors are told")]
 fn complain(error: &anyhow::Error) {
-    let told: Vec<String> = error.chain().take(2).map(ToString::to_string).collect();
-    eprintln!("loadtest: {}", told.join(": "));
-}
-
-async fn listen(arguments: &Arguments) -> Result<()> {
-    let Arguments {
-        host,
-        port,
-        key,
-        channel,
-    } = arguments;
-    let url = format!("ws://{host}:{port}/app/{key}?protocol=7&client=loadtest&version=0.1.0");
-    let started = Instant::now();
-    let (mut socket, _) = connect_async(&url)
-        .await
-        .with_context(|| format!("cannot connect to {url}"))?;
-    let mut is_subscribed = false;
-    while let Some(message) = socket.next().await {
-        match message.context("the connection broke")? {
-            Message::Text(text) => {
-                println!("{:10.6} {text}", started.elapsed().as_secs_f64());
-                match event_of(&text) {
-                    Some(event) if event == "pusher:connection_established" && !is_subscribed => {
-                        is_subscribed = true;
-                        let data = json!({ "channel": channel });
-                        say(&mut socket, "pusher:subscribe", &data).await?;
-                    }
-                    Some(event) if event == "pusher:ping" => {
-                        say(&mut socket, "pusher:pong", &json!({})).await?;
-                    }
-                    _ => {}
-                }
-            }
-            Message::Close(Some(close)) => bail!("the server closed: {} {}", close.code, close.reason),
-            // Pings are answered by the library, with the next read.
-            _ => {}
-        }
-    }
-    bail!("the server ended the connection")
-}
-
-fn event_of(text: &str) -> Option<String> {
-    let message: Value = serde_json::from_str(text).ok()?;
-    Some(message.get("event")?.as_str()?.to_owned())
-}
-
-async fn say(
-    socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>,
-    event: &str,
-    data: &Value,
-) -> Result<()> {
-    let text = json!({ "event": event, "data": data }).to_string();
-    socket
-        .send(Message::text(text))
-        .await
-        .context("the connection broke")
+    eprintln!("loadtest: {error:#}");
 }

@@ -1,0 +1,415 @@
+//! Back ends that publish: keep-alive HTTP connections with one request at a time each, signed as the official libraries
+//! sign them. Their epoll lies inside that of a swarm, so that one thread can do both.
+//!
+//! It knows nothing of who receives what: the board tells it what has arrived everywhere.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use hdrhistogram::Histogram;
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+
+use crate::swarm::account;
+use crate::swarm::board::Board;
+use crate::swarm::stamp::{self, Stamp};
+use crate::swarm::{Swarm, words};
+use crate::target::Target;
+
+mod answer;
+
+use self::answer::Answer;
+
+/// An open loop needs more connections than there are requests at a time.
+const OPEN_LOOP_CONNECTIONS: usize = 64;
+/// So long after a request nobody waits for its event any more.
+const PATIENCE_NS: u64 = 5_000_000_000;
+const EXAMPLES_MAX: usize = 5;
+
+/// When the next event may be published.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Pace {
+    /// As soon as fewer than so many are in flight: from the request until every subscriber has the event.
+    InFlight(usize),
+    /// So many per second, whatever becomes of them. What is late is late from when it was due.
+    PerSecond(f64),
+}
+
+impl Pace {
+    /// Connections that it takes.
+    pub(crate) fn connections(self) -> usize {
+        match self {
+            Pace::InFlight(events) => events.max(1),
+            Pace::PerSecond(_) => OPEN_LOOP_CONNECTIONS,
+        }
+    }
+
+    /// When an event is due that many nanoseconds after the first, if it is due at a time.
+    pub(crate) fn due_ns(self, number: u64) -> Option<u64> {
+        match self {
+            Pace::InFlight(_) => None,
+            Pace::PerSecond(per_s) => Some((number as f64 / per_s * 1e9) as u64),
+        }
+    }
+}
+
+/// What became of the requests of a measurement.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    /// Those that were sent, and those of them that were answered with success.
+    pub(crate) sent: u64,
+    pub(crate) accepted: u64,
+    /// Answered otherwise, or not at all.
+    pub(crate) refused: u64,
+    /// From request to answer. Nanoseconds.
+    pub(crate) answers: Histogram<u64>,
+    /// From when a request was due until it was sent. Nanoseconds.
+    pub(crate) lateness: Histogram<u64>,
+    /// A few refusals, in words.
+    pub(crate) examples: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    tcp: Option<TcpStream>,
+    unsent: Vec<u8>,
+    answer: Answer,
+    /// The request under way.
+    asked: Option<Asked>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    channel: u32,
+    sequence: u32,
+    at_ns: u64,
+}
+
+/// Connections to publish on.
+pub(crate) struct Publisher {
+    target: Arc<Target>,
+    board: Arc<Board>,
+    epoll: OwnedFd,
+    events: Vec<Event>,
+    connections: Vec<Connection>,
+    /// Those without a request.
+    free: Vec<usize>,
+    request: Vec<u8>,
+    /// What fills the data up behind the stamp.
+    padding: String,
+    in_flight: VecDeque<Asked>,
+    /// Events that were refused, by channel: nobody is owed them.
+    void: Vec<Vec<u32>>,
+    requests: Requests,
+    is_accepted: bool,
+}
+
+impl Publisher {
+    /// Opens so many connections, and lets the swarm wait for their answers too. Each event carries so many bytes of data,
+    /// or a stamp's length if that is more.
+    pub(crate) fn connect(
+        target: &Arc<Target>,
+        board: &Arc<Board>,
+        count: usize,
+        payload_bytes: usize,
+        swarm: &Swarm,
+    ) -> Result<Publisher> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        swarm.also_wait_for(&epoll)?;
+        let mut publisher = Publisher {
+            target: Arc::clone(target),
+            board: Arc::clone(board),
+            epoll,
+            events: Vec::with_capacity(64),
+            connections: Vec::new(),
+            free: Vec::new(),
+            request: Vec::new(),
+            padding: "x".repeat(payload_bytes.saturating_sub(stamp::LENGTH)),
+            in_flight: VecDeque::new(),
+            void: vec![Vec::new(); board.channels() as usize],
+            requests: Requests::new(),
+            is_accepted: false,
+        };
+        publisher.open(count)?;
+        Ok(publisher)
+    }
+
+    /// Opens connections until there are so many.
+    pub(crate) fn open(&mut self, count: usize) -> Result<()> {
+        for index in self.connections.len()..count {
+            let connection = Connection {
+                tcp: None,
+                unsent: Vec::new(),
+                answer: Answer::default(),
+                asked: None,
+            };
+            self.connections.push(connection);
+            self.reopen(index)?;
+            self.free.push(index);
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self, index: usize) -> Result<()> {
+        let address = self.target.address;
+        let tcp = TcpStream::connect(address)
+            .with_context(|| format!("cannot connect to {address} to publish: is the server running?"))?;
+        tcp.set_nonblocking(true)?;
+        tcp.set_nodelay(true)?;
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, &tcp, EventData::new_u64(index as u64), flags)?;
+        let connection = &mut self.connections[index];
+        connection.tcp = Some(tcp);
+        connection.unsent.clear();
+        connection.answer = Answer::default();
+        Ok(())
+    }
+
+    /// Whether a request can be sent now.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Events that somebody still lacks and may still get.
+    pub(crate) fn in_flight(&mut self) -> usize {
+        let now_ns = self.board.now_ns();
+        let board = &self.board;
+        self.in_flight.retain(|asked| {
+            !board.is_done(asked.channel, asked.sequence) && now_ns.saturating_sub(asked.at_ns) < PATIENCE_NS
+        });
+        self.in_flight.len()
+    }
+
+    /// Requests without an answer so far.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.connections.len() - self.free.len()
+    }
+
+    /// Publishes one event. It counts as sent when it was due, or now if it was not due at a time.
+    ///
+    /// # Errors
+    /// No connection is free, or can be made.
+    pub(crate) fn publish(&mut self, channel: u32, due_ns: Option<u64>) -> Result<()> {
+        let index = self.free.pop().context("a publication needs a free connection")?;
+        if self.connections[index].tcp.is_none() {
+            self.reopen(index)?;
+        }
+        let unix_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let sequence = self.board.publish(channel);
+        let at_ns = self.board.now_ns();
+        let sent_ns = due_ns.unwrap_or(at_ns);
+        let stamp = Stamp {
+            run: self.target.run,
+            channel,
+            sequence,
+            before: self.first_unanswered(channel).unwrap_or(sequence),
+            sent_ns,
+        };
+        self.request.clear();
+        let data = stamp.text() + &self.padding;
+        self.target
+            .put_publication(&mut self.request, channel, &data, unix_s);
+        let asked = Asked {
+            channel,
+            sequence,
+            at_ns,
+        };
+        if due_ns.is_none() {
+            self.in_flight.push_back(asked);
+        }
+        self.requests.sent += 1;
+        self.requests
+            .lateness
+            .saturating_record(at_ns.saturating_sub(sent_ns));
+        let connection = &mut self.connections[index];
+        connection.asked = Some(asked);
+        connection.unsent.extend_from_slice(&self.request);
+        if let Err(error) = connection.flush() {
+            self.lose(index, &format!("the connection broke: {error}"));
+        }
+        Ok(())
+    }
+
+    /// The oldest event of a channel of which nobody knows yet whether it was accepted.
+    fn first_unanswered(&self, channel: u32) -> Option<u32> {
+        let asked = self.connections.iter().filter_map(|connection| connection.asked);
+        asked
+            .filter(|asked| asked.channel == channel)
+            .map(|asked| asked.sequence)
+            .min()
+    }
+
+    /// Takes the answers that have come.
+    ///
+    /// # Errors
+    /// The very first answer says that no request will ever be accepted.
+    pub(crate) fn hear(&mut self) -> Result<()> {
+        loop {
+            let mut events = std::mem::take(&mut self.events);
+            epoll::wait(
+                &self.epoll,
+                spare_capacity(&mut events),
+                Some(&Timespec::default()),
+            )?;
+            let is_all = events.len() < events.capacity();
+            for event in events.drain(..) {
+                self.work(event.data.u64() as usize)?;
+            }
+            self.events = events;
+            if is_all {
+                return Ok(());
+            }
+        }
+    }
+
+    fn work(&mut self, index: usize) -> Result<()> {
+        if let Err(error) = self.connections[index].flush() {
+            self.lose(index, &format!("the connection broke: {error}"));
+        }
+        let mut buffer = [0; 4096];
+        loop {
+            let connection = &mut self.connections[index];
+            let Some(tcp) = &mut connection.tcp else {
+                return Ok(());
+            };
+            match tcp.read(&mut buffer) {
+                Ok(0) => {
+                    self.lose(index, "the server ended the connection without an answer");
+                    return Ok(());
+                }
+                Ok(length) => {
+                    connection.answer.feed(&buffer[..length]);
+                    if connection.answer.is_complete() {
+                        self.answered(index)?;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => {
+                    self.lose(index, &format!("the connection broke: {error}"));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, index: usize) -> Result<()> {
+        let connection = &mut self.connections[index];
+        let answer = std::mem::take(&mut connection.answer);
+        let Some(asked) = connection.asked.take() else {
+            // Nobody asked: such a connection is of no use.
+            connection.tcp = None;
+            return Ok(());
+        };
+        if answer.is_last() {
+            connection.tcp = None;
+        }
+        self.free.push(index);
+        let status = answer.status();
+        if status == 200 {
+            let took_ns = self.board.now_ns() - asked.at_ns;
+            self.requests.accepted += 1;
+            self.requests.answers.saturating_record(took_ns);
+            self.is_accepted = true;
+            return Ok(());
+        }
+        let told = words(answer.bytes());
+        if !self.is_accepted {
+            match status {
+                401 | 403 => bail!("a publication was refused: {told} (are --key and --secret right?)"),
+                404 => bail!("a publication was refused: {told} (are --app-id and --path right?)"),
+                413 => bail!(
+                    "a publication was refused: {told} (a smaller --payload, or a higher limit of the server)"
+                ),
+                _ => {}
+            }
+        }
+        self.refuse(asked, &format!("a publication was answered with: {told}"));
+        Ok(())
+    }
+
+    /// A connection is over. A request on it may or may not have been heard; nobody is owed its event.
+    fn lose(&mut self, index: usize, how: &str) {
+        let connection = &mut self.connections[index];
+        connection.tcp = None;
+        connection.unsent.clear();
+        if let Some(asked) = connection.asked.take() {
+            self.free.push(index);
+            self.refuse(asked, how);
+        }
+    }
+
+    fn refuse(&mut self, asked: Asked, how: &str) {
+        self.requests.refused += 1;
+        if self.requests.examples.len() < EXAMPLES_MAX {
+            self.requests.examples.push(how.to_owned());
+        }
+        self.void[asked.channel as usize].push(asked.sequence);
+        self.in_flight
+            .retain(|other| (other.channel, other.sequence) != (asked.channel, asked.sequence));
+    }
+
+    /// The sequences that are owed to nobody, for each channel in ascending order.
+    pub(crate) fn void(&mut self) -> &[Vec<u32>] {
+        self.void
+            .iter_mut()
+            .for_each(|of_channel| of_channel.sort_unstable());
+        &self.void
+    }
+
+    /// So far, since this was last taken.
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// The measurement begins: what was counted before is forgotten.
+    pub(crate) fn begin(&mut self) {
+        self.requests = Requests::new();
+    }
+
+    /// The measurement ends: what became of its requests.
+    pub(crate) fn take_requests(&mut self) -> Requests {
+        std::mem::replace(&mut self.requests, Requests::new())
+    }
+}
+
+impl Requests {
+    fn new() -> Requests {
+        Requests {
+            sent: 0,
+            accepted: 0,
+            refused: 0,
+            answers: account::delays(),
+            lateness: account::delays(),
+            examples: Vec::new(),
+        }
+    }
+}
+
+impl Connection {
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(tcp) = &mut self.tcp else {
+            return Ok(());
+        };
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            match tcp.write(&self.unsent[sent..]) {
+                Ok(more) => sent += more,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.unsent.drain(..sent);
+        Ok(())
+    }
+}
+
+/// How long until something is due, at least nothing and at most that.
+pub(crate) fn until_due(due_ns: u64, now_ns: u64, at_most: Duration) -> Duration {
+    Duration::from_nanos(due_ns.saturating_sub(now_ns)).min(at_most)
+}

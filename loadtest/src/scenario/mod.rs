@@ -1,0 +1,377 @@
+//! The workloads. Each file has one: its own settings, what it does, and what it tells of it. What they share is here:
+//! the field, which is a server with a crowd of clients and someone who publishes.
+
+pub(crate) mod fanout;
+pub(crate) mod sustain;
+mod watch;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::arguments::Common;
+use crate::process::{Memory, raise_descriptor_limit};
+use crate::progress::{Extent, Progress, Seen as Shown};
+use crate::publisher::{Pace, Publisher, Requests, until_due};
+use crate::result::{Better, Curve, Run, Unit};
+use crate::swarm::Arrivals;
+use crate::swarm::account::Account;
+use crate::swarm::board::Board;
+use crate::swarm::crowd::{Audience, Crowd, Detail};
+use crate::target::{ChannelKind, Target};
+
+pub(crate) use self::watch::{Seen, Watch};
+
+/// How long is waited at most before somebody looks at the time.
+const TICK: Duration = Duration::from_millis(20);
+/// What has not come after so long without anything is lost.
+const GRACE: Duration = Duration::from_secs(2);
+/// So long without anybody becoming live is a fault of server or harness.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Before CPU time is read: whoever was woken last goes to sleep again, and is then counted to the end.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// A server, clients of it, and someone who publishes.
+pub(crate) struct Field<'a> {
+    pub(crate) common: &'a Common,
+    pub(crate) target: Arc<Target>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) crowd: Crowd,
+    pub(crate) publisher: Publisher,
+    pub(crate) progress: Progress,
+    /// What is told in the end.
+    pub(crate) run: Run,
+    pub(crate) stop: Arc<AtomicBool>,
+    audiences: Vec<Audience>,
+    began: Instant,
+    /// The server's memory before the first client.
+    empty: Option<Memory>,
+}
+
+/// What is published in a measurement.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) pace: Pace,
+    /// Where: each event to the next one of these.
+    pub(crate) channels: Range<u32>,
+    pub(crate) until: Until,
+}
+
+/// When it ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    Time(Duration),
+    Count(u64),
+}
+
+/// What a measurement came to.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) account: Account,
+    pub(crate) requests: Requests,
+    pub(crate) seen: Seen,
+    /// From the first request until the last delivery. Seconds.
+    pub(crate) elapsed_s: f64,
+    /// How long it was published. Seconds.
+    pub(crate) published_s: f64,
+}
+
+impl<'a> Field<'a> {
+    /// Looks at the server, and prepares a crowd of nobody yet, with so many connections to publish on.
+    ///
+    /// # Errors
+    /// What is wrong with the arguments, in words that say what to do.
+    pub(crate) fn open(
+        common: &'a Common,
+        scenario: &str,
+        kind: ChannelKind,
+        audiences: &[Audience],
+        detail: Detail,
+        publishers: usize,
+    ) -> Result<Field<'a>> {
+        let clients: u32 = audiences.iter().map(|audience| audience.clients).sum();
+        raise_descriptor_limit(u64::from(clients) + publishers as u64)?;
+        let began = Instant::now();
+        let target = Arc::new(common.target(kind, clients)?);
+        let empty = common.pid.map(Memory::of).transpose()?;
+        let channels = Audience::of_channels(audiences);
+        ensure!(!channels.is_empty(), "at least one channel is needed");
+        let board = Arc::new(Board::new(channels.len(), common.threads));
+        let crowd = Crowd::new(&target, &board, common.threads, &channels, detail)?;
+        let publisher = Publisher::connect(&target, &board, publishers, common.payload, crowd.here())?;
+        let mut run = Run::new(scenario, &common.label, crate::arguments::command_line());
+        run.parameter("server", target.address);
+        run.parameter("clients", clients);
+        run.parameter("channels", channels.len());
+        for audience in audiences.iter().filter(|audience| audience.per_client > 1) {
+            run.parameter("channels of each client", audience.per_client);
+        }
+        run.parameter("payload (bytes)", common.payload);
+        run.parameter("client threads", common.threads);
+        Ok(Field {
+            common,
+            target,
+            board,
+            crowd,
+            publisher,
+            progress: Progress::new(common.quiet, began),
+            run,
+            stop: Arc::clone(&common.stop),
+            audiences: audiences.to_vec(),
+            began,
+            empty,
+        })
+    }
+
+    /// Whether somebody wants it to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    /// Lets all awaited clients come, and waits until they are live.
+    ///
+    /// # Errors
+    /// One of them failed.
+    pub(crate) fn gather(&mut self) -> Result<Arrivals> {
+        let tickets = Audience::tickets(&self.audiences);
+        let count = tickets.len() as u32;
+        let began = Instant::now();
+        self.progress
+            .phase("connecting", Extent::Things(u64::from(count)), began);
+        self.crowd.admit(tickets);
+        let (mut live, mut heard) = (0, began);
+        while live < count && !self.is_stopped() {
+            self.crowd.poll(TICK)?;
+            let (totals, now) = (self.board.totals(), Instant::now());
+            if totals.failed + totals.closed > 0 {
+                let ends = self.crowd.arrivals()?.ends;
+                bail!(
+                    "{} of {count} connections failed: {}",
+                    totals.failed + totals.closed,
+                    ends.join("; ")
+                );
+            }
+            if totals.live > live {
+                (live, heard) = (totals.live, now);
+            }
+            ensure!(
+                now - heard < SILENCE_MAX,
+                "{live} of {count} clients are connected and subscribed, and nothing has come for {SILENCE_MAX:?}"
+            );
+            self.progress.tell(now, || Shown {
+                done: u64::from(live),
+                ..Shown::default()
+            });
+        }
+        let took_s = began.elapsed().as_secs_f64();
+        self.run.measured(
+            "connected_per_second",
+            "Connected and subscribed",
+            f64::from(live) / took_s,
+            Unit::PerSecond,
+            Better::More,
+        );
+        self.weigh(live)?;
+        self.crowd.arrivals()
+    }
+
+    /// Tells what a socket weighs.
+    fn weigh(&mut self, live: u32) -> Result<()> {
+        if let Some((empty, pid)) = self.empty.zip(self.common.pid)
+            && live > 0
+        {
+            let bytes = Memory::of(pid)?.resident.saturating_sub(empty.resident) as f64 / f64::from(live);
+            self.run.measured(
+                "memory_per_socket",
+                "Server memory per socket, after connecting",
+                bytes,
+                Unit::Bytes,
+                Better::Less,
+            );
+        }
+        Ok(())
+    }
+
+    /// Works for a moment: clients, answers, and the view.
+    pub(crate) fn step(&mut self, at_most: Duration, watch: &mut Watch, done: u64) -> Result<()> {
+        self.crowd.poll(at_most)?;
+        self.publisher.hear()?;
+        let (now, board) = (Instant::now(), &self.board);
+        watch.tick(now, || board.totals(), self.publisher.requests().sent);
+        self.progress.tell(now, || {
+            let delivered = board.totals().delivered;
+            Shown {
+                done,
+                delivered,
+                ..Shown::default()
+            }
+        });
+        Ok(())
+    }
+
+    /// The measurement begins: what was counted before is forgotten.
+    pub(crate) fn begin(&mut self) -> Result<Watch> {
+        std::thread::sleep(SETTLE);
+        self.crowd.begin()?;
+        self.publisher.begin();
+        Watch::begin(self.common.pid)
+    }
+
+    /// The measurement ends, when everybody has everything or nothing has come for a while.
+    pub(crate) fn end(&mut self, mut watch: Watch, began_ns: u64) -> Result<Measured> {
+        let published_s = (self.board.now_ns() - began_ns) as f64 / 1e9;
+        let (mut delivered, mut heard) = (0, Instant::now());
+        let mut heard_ns = self.board.now_ns();
+        while heard.elapsed() < GRACE && !(self.board.is_all_done() && self.publisher.unanswered() == 0) {
+            self.step(TICK, &mut watch, 0)?;
+            let totals = self.board.totals();
+            if totals.delivered != delivered {
+                (delivered, heard, heard_ns) = (totals.delivered, Instant::now(), self.board.now_ns());
+            }
+        }
+        std::thread::sleep(SETTLE);
+        let seen = watch.end()?;
+        let account = self.crowd.account(self.publisher.void())?;
+        let last_ns = account.broadcasts.iter().map(|broadcast| broadcast.last_ns).max();
+        let ended_ns = last_ns.filter(|last| *last > began_ns).unwrap_or(heard_ns);
+        Ok(Measured {
+            account,
+            requests: self.publisher.take_requests(),
+            seen,
+            elapsed_s: (ended_ns.saturating_sub(began_ns) as f64 / 1e9).max(1e-9),
+            published_s,
+        })
+    }
+
+    /// Publishes as planned, from now on until the plan's end or until somebody wants it to end.
+    pub(crate) fn rush(&mut self, plan: &Plan, phase: &str) -> Result<Measured> {
+        let extent = match plan.until {
+            Until::Time(time) => Extent::Lasting(time),
+            Until::Count(count) => Extent::Things(count),
+        };
+        self.publisher.open(plan.pace.connections())?;
+        let mut watch = self.begin()?;
+        self.progress.phase(phase, extent, Instant::now());
+        let began_ns = self.board.now_ns();
+        let mut number = 0;
+        while !self.is_stopped() && !plan.is_over(number, self.board.now_ns() - began_ns) {
+            let mut wait = TICK;
+            while self.publisher.is_free() && !plan.is_over(number, self.board.now_ns() - began_ns) {
+                let due_ns = plan.pace.due_ns(number).map(|due| began_ns + due);
+                match (plan.pace, due_ns) {
+                    (Pace::InFlight(at_most), _) if self.publisher.in_flight() >= at_most => break,
+                    (_, Some(due_ns)) if due_ns > self.board.now_ns() => {
+                        wait = until_due(due_ns, self.board.now_ns(), TICK);
+                        break;
+                    }
+                    _ => {}
+                }
+                let channels = plan.channels.end - plan.channels.start;
+                let channel = plan.channels.start + (number % u64::from(channels)) as u32;
+                self.publisher.publish(channel, due_ns)?;
+                number += 1;
+            }
+            self.step(wait, &mut watch, number)?;
+        }
+        self.end(watch, began_ns)
+    }
+
+    /// Puts into the run what every measurement tells, and ends it. `kept` says whether all that was offered was delivered.
+    pub(crate) fn finish(mut self, measured: Measured, kept: bool) -> Result<Run> {
+        let Measured {
+            account,
+            requests,
+            seen,
+            ..
+        } = measured;
+        let totals = self.board.totals();
+        let run = &mut self.run;
+        if account.delivered > 0 {
+            let per_delivery = |cpu_s: f64| cpu_s / account.delivered as f64;
+            if let Some(server) = seen.server {
+                let cpu_s = per_delivery(server.exact.as_secs_f64());
+                run.measured(
+                    "server_cpu_per_delivery",
+                    "Server CPU per delivered message",
+                    cpu_s,
+                    Unit::Seconds,
+                    Better::Less,
+                );
+                if let Some((share, error)) = server.user_share() {
+                    run.measured(
+                        "server_user_cpu_per_delivery",
+                        "  of it in user space (sampled)",
+                        cpu_s * share,
+                        Unit::Seconds,
+                        Better::Less,
+                    );
+                    run.notes.push(format!(
+                        "Time in user space is sampled by the kernel: ± {:.3} µs per delivered message.",
+                        cpu_s * error * 1e6
+                    ));
+                }
+            }
+            let own_s = per_delivery(seen.own.exact.as_secs_f64());
+            run.measured(
+                "own_cpu_per_delivery",
+                "This program's CPU per delivered message",
+                own_s,
+                Unit::Seconds,
+                Better::Less,
+            );
+        }
+        if let Some(memory) = seen.memory {
+            run.measured(
+                "server_memory",
+                "Server memory at the end",
+                memory.resident as f64,
+                Unit::Bytes,
+                Better::Less,
+            );
+        }
+        let is_same_machine = self.target.address.ip().is_loopback() || self.common.pid.is_some();
+        run.generator = seen.generator(kept, is_same_machine);
+        run.series = seen.series;
+        run.faults.lost = account.lost;
+        run.faults.repeated = account.repeated;
+        run.faults.out_of_order = account.out_of_order;
+        run.faults.foreign = account.foreign;
+        run.faults.refused = requests.refused;
+        run.faults.closed = u64::from(totals.closed);
+        run.faults.examples = account.examples;
+        run.faults.examples.extend(requests.examples);
+        run.faults.examples.extend(self.crowd.arrivals()?.ends);
+        run.interrupted = self.stop.load(Relaxed);
+        run.took_s = self.began.elapsed().as_secs_f64();
+        self.progress.end();
+        Ok(self.run)
+    }
+}
+
+impl Plan {
+    fn is_over(&self, number: u64, elapsed_ns: u64) -> bool {
+        match self.until {
+            Until::Time(time) => Duration::from_nanos(elapsed_ns) >= time,
+            Until::Count(count) => number >= count,
+        }
+    }
+}
+
+/// Adds a distribution of nanoseconds to a run, and its median and 99th percentile to the figures.
+pub(crate) fn tell_curve(run: &mut Run, key: &str, title: &str, histogram: &hdrhistogram::Histogram<u64>) {
+    let curve = Curve::of(key, title, histogram, Unit::Seconds, 1e-9);
+    for (quantile, name) in [(0.5, "p50"), (0.99, "p99")] {
+        let value = curve.at(quantile).unwrap_or(f64::NAN);
+        run.measured(
+            &format!("{key}_{name}"),
+            &format!("{title}, {name}"),
+            value,
+            Unit::Seconds,
+            Better::Less,
+        );
+    }
+    run.curves.push(curve);
+}

@@ -1,0 +1,190 @@
+//! What a measurement came to: deliveries and their delays, what went wrong, and the broadcasts one by one. Accounts of
+//! several threads add up to one.
+//!
+//! Pure: it knows neither sockets nor clocks.
+
+use std::ops::Range;
+
+use hdrhistogram::Histogram;
+
+use super::stamp::Stamp;
+
+/// Later than that is told as that: one hour. Nanoseconds.
+const DELAY_MAX_NS: u64 = 3_600_000_000_000;
+/// What goes wrong is counted; so many are told in words.
+const EXAMPLES_MAX: usize = 10;
+
+/// The sum of a measurement.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+    pub(crate) repeated: u64,
+    pub(crate) out_of_order: u64,
+    pub(crate) foreign: u64,
+    pub(crate) examples: Vec<String>,
+    /// From when an event was sent, or due, until each subscriber had it, by audience. Nanoseconds.
+    pub(crate) delays: Vec<Histogram<u64>>,
+    /// Every broadcast, those that somebody lacks included.
+    pub(crate) broadcasts: Vec<Broadcast>,
+}
+
+/// One event on its way to all subscribers of a channel. Nanoseconds since the run's epoch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Broadcast {
+    pub(crate) channel: u32,
+    pub(crate) sequence: u32,
+    /// When it was sent, or was due; zero if nobody has it.
+    pub(crate) sent_ns: u64,
+    /// Subscribers that have it, and that should have it and have not.
+    pub(crate) received: u32,
+    pub(crate) missed: u32,
+    pub(crate) first_ns: u64,
+    pub(crate) last_ns: u64,
+    /// Every arrival, if they were recorded.
+    pub(crate) arrivals: Vec<u64>,
+}
+
+/// An empty histogram of nanoseconds.
+pub(crate) fn delays() -> Histogram<u64> {
+    Histogram::new_with_max(DELAY_MAX_NS, 3).expect("three digits of an hour are within the library's limits")
+}
+
+impl Account {
+    /// Nothing yet, of so many audiences.
+    pub(crate) fn new(audiences: usize) -> Account {
+        Account {
+            delivered: 0,
+            lost: 0,
+            repeated: 0,
+            out_of_order: 0,
+            foreign: 0,
+            examples: Vec::new(),
+            delays: (0..audiences).map(|_| delays()).collect(),
+            broadcasts: Vec::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn deliver(&mut self, audience: usize, delay_ns: u64) {
+        self.delivered += 1;
+        self.delays[audience].saturating_record(delay_ns);
+    }
+
+    pub(super) fn foreign(&mut self, stamp: &Stamp, why: &str) {
+        self.foreign += 1;
+        self.example(|| format!("foreign: {}: {why}", event(stamp)));
+    }
+
+    pub(super) fn out_of_order(&mut self, stamp: &Stamp, how: &str) {
+        self.out_of_order += 1;
+        self.example(|| format!("out of order: {} came {how}", event(stamp)));
+    }
+
+    pub(super) fn repeated(&mut self, stamp: &Stamp) {
+        self.repeated += 1;
+        self.example(|| format!("repeated: {} came again", event(stamp)));
+    }
+
+    pub(super) fn lost(&mut self, count: u64, channel: u32, missing: &Range<u32>) {
+        self.lost += count;
+        if count > 0 {
+            let (first, last) = (missing.start, missing.end - 1);
+            self.example(|| {
+                format!("lost: a subscriber of channel {channel} lacks {count} of events {first} to {last}")
+            });
+        }
+    }
+
+    fn example(&mut self, words: impl FnOnce() -> String) {
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(words());
+        }
+    }
+
+    /// The sum of several threads' accounts; broadcasts in the order of channel and sequence.
+    pub(crate) fn sum(accounts: impl IntoIterator<Item = Account>) -> Account {
+        let mut sum = Account::new(0);
+        for account in accounts {
+            sum.delivered += account.delivered;
+            sum.lost += account.lost;
+            sum.repeated += account.repeated;
+            sum.out_of_order += account.out_of_order;
+            sum.foreign += account.foreign;
+            sum.examples.extend(account.examples);
+            for (audience, of_one) in account.delays.into_iter().enumerate() {
+                match sum.delays.get_mut(audience) {
+                    Some(of_all) => of_all.add(&of_one).expect("both have the same limits"),
+                    None => sum.delays.push(of_one),
+                }
+            }
+            sum.broadcasts.extend(account.broadcasts);
+        }
+        sum.examples.truncate(EXAMPLES_MAX);
+        sum.broadcasts
+            .sort_unstable_by_key(|one| (one.channel, one.sequence));
+        sum.broadcasts.dedup_by(|later, first| {
+            let is_same = (later.channel, later.sequence) == (first.channel, first.sequence);
+            if is_same {
+                first.add(later);
+            }
+            is_same
+        });
+        sum
+    }
+
+    /// The delays of all audiences together.
+    pub(crate) fn all_delays(&self) -> Histogram<u64> {
+        let mut all = delays();
+        for of_one in &self.delays {
+            all.add(of_one).expect("both have the same limits");
+        }
+        all
+    }
+
+    /// From sent until the last subscriber had it, over all broadcasts that nobody lacks. Nanoseconds.
+    pub(crate) fn until_last(&self) -> Histogram<u64> {
+        let mut until_last = delays();
+        for broadcast in self.broadcasts.iter().filter(|broadcast| broadcast.is_whole()) {
+            until_last.saturating_record(broadcast.last_ns.saturating_sub(broadcast.sent_ns));
+        }
+        until_last
+    }
+}
+
+fn event(stamp: &Stamp) -> String {
+    format!("event {} of channel {}", stamp.sequence, stamp.channel)
+}
+
+impl Broadcast {
+    /// Whether somebody has it and nobody lacks it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.received > 0 && self.missed == 0
+    }
+
+    /// From sent until that share of those who have it had it; of recorded arrivals only. Nanoseconds.
+    pub(crate) fn until(&mut self, share: f64) -> Option<u64> {
+        let last = self.arrivals.len().checked_sub(1)?;
+        let rank = (self.arrivals.len() as f64 * share).ceil() as usize;
+        let (_, at, _) = self
+            .arrivals
+            .select_nth_unstable(rank.saturating_sub(1).min(last));
+        Some(at.saturating_sub(self.sent_ns))
+    }
+
+    /// Adds what another thread's sockets have of it.
+    fn add(&mut self, other: &mut Broadcast) {
+        self.missed += other.missed;
+        if other.received == 0 {
+            return;
+        }
+        if self.received == 0 {
+            self.first_ns = u64::MAX;
+        }
+        self.sent_ns = self.sent_ns.max(other.sent_ns);
+        self.received += other.received;
+        self.first_ns = self.first_ns.min(other.first_ns);
+        self.last_ns = self.last_ns.max(other.last_ns);
+        self.arrivals.append(&mut other.arrivals);
+    }
+}
