@@ -1,19 +1,20 @@
-# The doors of this repository: `make run`, `make test`, `make lint`, `make bench`.
+# The doors of this repository: `make run`, `make test`, `make cost`, `make lint`, `make bench`.
 
 # Node.js, where `tests/sdk/install` had to bring its own.
 export PATH := $(CURDIR)/tests/sdk/.bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: run test unit sdk lint bench tools
+.PHONY: run test unit sdk cost lint bench tools
 
 # The server with its demo app and the demo page on http://127.0.0.1:6001/
 run:
 	cargo run
 
-# Everything: the Rust tests, then the official clients against the built server.
+# Everything: the Rust tests, then the official clients against the built server, then what the hot path costs.
 test: tools
 	cargo test --workspace --locked
 	$(MAKE) --no-print-directory sdk
+	$(MAKE) --no-print-directory cost
 
 # The Rust tests alone.
 unit:
@@ -23,6 +24,11 @@ unit:
 sdk: tools
 	cargo build --locked
 	node tests/sdk/run.mjs $(SUITES)
+
+# What the hot path costs, in allocations, system calls and instructions, against its budgets (tests/cost/budget.rs);
+# COST="allocations --watch trigger" looks into one of them.
+cost: tools
+	cargo test --locked --profile cost --test cost -- $(COST)
 
 lint: tools
 	cargo fmt --all --check

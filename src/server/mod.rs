@@ -34,7 +34,7 @@ use self::admin::AdminState;
 use self::health::{Health, Trouble};
 use self::http::Gate;
 use self::listener::Listening;
-use self::usage::Memory;
+use self::usage::MemoryWatch;
 use crate::api::{Api, ApiConfig};
 use crate::config::{Config, ConfigError};
 use crate::hub::inbox::{Entry, Inboxes};
@@ -322,10 +322,13 @@ async fn vital(name: &'static str, task: impl Future<Output = ()>) {
 /// Keeps health told whether there is room for more sockets.
 async fn watch_capacity(node: Arc<Node>, health: Arc<Health>, sockets_max: usize) {
     let mut looks = tokio::time::interval(CAPACITY_LOOKS);
+    let mut watch = MemoryWatch::default();
     loop {
-        looks.tick().await;
+        let now = looks.tick().await.into_std();
         let is_full = node.inboxes().sockets() >= sockets_max;
-        let is_short = Memory::read().is_ok_and(|memory| memory.percent() > MEMORY_PERCENT_MAX);
+        let is_short = watch
+            .look(now)
+            .is_ok_and(|memory| memory.percent() > MEMORY_PERCENT_MAX);
         for (trouble, holds) in [(Trouble::Sockets, is_full), (Trouble::Memory, is_short)] {
             if holds && !health.state().has(trouble) {
                 tracing::warn!(

@@ -3,11 +3,17 @@
 //! Used is the resident set; the whole is the smallest limit that the control groups (version 2 or 1) set
 //! on the way up, or the machine's memory where none does. Read from `/proc` and `/sys`, so on Linux only.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+
+/// How long the whole is taken to be what it was. Limits of running groups do change, but rarely.
+const WHOLE_HOLDS: Duration = Duration::from_secs(60);
+/// `/proc/self/status` has some 1,500.
+const STATUS_BYTES_MAX: usize = 4096;
 
 /// Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +35,7 @@ impl Memory {
 
     fn read_below(root: &Path) -> io::Result<Memory> {
         let proc = root.join("proc");
-        let used = kilobytes(&fs::read_to_string(proc.join("self/status"))?, "VmRSS:")?;
+        let used = resident(&proc.join("self/status"))?;
         let machine = kilobytes(&fs::read_to_string(proc.join("meminfo"))?, "MemTotal:")?;
         let groups = fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
         let limit = groups.lines().filter_map(|line| group_limit(root, line)).min();
@@ -62,6 +68,40 @@ impl Memory {
         }})
         .to_string()
     }
+}
+
+/// Looks at the memory every second without a cost that anybody notices: one small file, nothing allocated.
+#[derive(Debug, Default)]
+pub struct MemoryWatch {
+    /// The whole, and when it was read.
+    total: Option<(u64, Instant)>,
+}
+
+impl MemoryWatch {
+    /// What is used now, of the whole as it was within the last minute.
+    ///
+    /// # Errors
+    /// As [`Memory::read`].
+    pub fn look(&mut self, now: Instant) -> io::Result<Memory> {
+        if let Some((total, read)) = self.total
+            && now.duration_since(read) < WHOLE_HOLDS
+        {
+            let used = resident(Path::new("/proc/self/status"))?;
+            return Ok(Memory { used, total });
+        }
+        let memory = Memory::read()?;
+        self.total = Some((memory.total, now));
+        Ok(memory)
+    }
+}
+
+/// The resident set, in bytes.
+fn resident(status: &Path) -> io::Result<u64> {
+    let mut bytes = [0; STATUS_BYTES_MAX];
+    // The kernel gives such a file whole or not at all.
+    let length = File::open(status)?.read(&mut bytes)?;
+    let text = str::from_utf8(&bytes[..length]).map_err(io::Error::other)?;
+    kilobytes(text, "VmRSS:")
 }
 
 /// The bytes of a line like `VmRSS:      1234 kB`.
@@ -225,7 +265,10 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_process_uses_some_of_it() {
-        let memory = Memory::read().unwrap();
-        assert!(0 < memory.used && memory.used < memory.total, "{memory:?}");
+        let (mut watch, now) = (MemoryWatch::default(), Instant::now());
+        for memory in [Memory::read(), watch.look(now), watch.look(now)] {
+            let memory = memory.unwrap();
+            assert!(0 < memory.used && memory.used < memory.total, "{memory:?}");
+        }
     }
 }

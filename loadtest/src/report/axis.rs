@@ -66,7 +66,12 @@ impl Axis {
         let decimals = usize::try_from(-(step.log10() + 1e-9).floor() as i64).unwrap_or(0);
         let tick = |place: u32| {
             let value = f64::from(place) * step;
-            (value * scale.base, thousands(&format!("{value:.decimals$}")))
+            let name = if place == 0 {
+                "0".to_owned()
+            } else {
+                thousands(&format!("{value:.decimals$}"))
+            };
+            (value * scale.base, name)
         };
         let suffix = scale.suffix.trim();
         Self {
@@ -245,7 +250,7 @@ mod tests {
             (
                 1.9e6,
                 Unit::PerSecond,
-                vec!["0.0", "0.5", "1.0", "1.5", "2.0"],
+                vec!["0", "0.5", "1.0", "1.5", "2.0"],
                 "million/s",
             ),
             (

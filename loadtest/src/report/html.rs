@@ -175,9 +175,15 @@ fn notices(out: &mut String, run: &Run, seen: &Appearance) {
 
 /// Everything with its ratio to the first run.
 fn table(out: &mut String, runs: &[&Run], seen: &[Appearance]) {
+    // Beside many runs there is no room for ratios beside their numbers; one alone would be far from its title.
+    let class = match runs.len() {
+        1 => "alone",
+        2..=3 => "",
+        _ => "many",
+    };
     push(
         out,
-        "<div class=\"panel scroll\"><table>\n<thead><tr><th scope=\"col\">",
+        &format!("<div class=\"panel scroll {class}\"><table>\n<thead><tr><th scope=\"col\">"),
     );
     push(
         out,

@@ -10,7 +10,7 @@ mod plot;
 pub(crate) mod quantity;
 #[cfg(test)]
 mod sample;
-mod text;
+pub(crate) mod text;
 mod words;
 
 use std::env;
@@ -24,10 +24,10 @@ use self::compare::Form;
 use self::text::Ink;
 use crate::result::Run;
 
-/// Keeps a run where it was asked to be kept, and tells what it found.
+/// Keeps a run where it was asked to be kept: as JSON, as a page.
 ///
 /// # Errors
-/// A file cannot be written. The text is then lost unless the caller tells it: see [`told`].
+/// A file cannot be written.
 pub(crate) fn deliver(run: &Run, json: Option<&Path>, page: Option<&Path>) -> Result<()> {
     if let Some(path) = json {
         run.write(path)?;
@@ -212,7 +212,7 @@ mod tests {
         assert!(
             fs::read_to_string(&svg)
                 .expect("it was written")
-                .contains(">Given</text>")
+                .contains(">Given, million/s</text>")
         );
         assert!(
             run(&format!("report {a}"))

@@ -112,7 +112,7 @@ fn distribution(runs: &[&Run], key: &str) -> Option<Plot> {
     Some(Plot {
         title: first.title.clone(),
         x: Axis::nines(count),
-        x_title: "so many took at most that long".to_owned(),
+        x_title: "share that took at most this long".to_owned(),
         y: Axis::wide(values(&lines), first.unit),
         unit: first.unit,
         lines,
@@ -149,10 +149,13 @@ fn over_time(runs: &[&Run], key: &str) -> Option<Plot> {
     })
 }
 
+/// A place, and what the repetitions found there.
+type Repeated = (f64, Vec<f64>);
+
 /// A figure, or a curve's quantile (`latency.p99`), over a parameter that differs between the runs; a line for each
 /// label, through the medians of its repetitions. None when no run has both.
 pub(crate) fn across(runs: &[&Run], key: &str, parameter: &str) -> Option<Plot> {
-    let mut lines: Vec<(&str, Vec<(f64, Vec<f64>)>)> = Vec::new();
+    let mut lines: Vec<(&str, Vec<Repeated>)> = Vec::new();
     let mut title_and_unit = None;
     for run in runs {
         let asked = run.parameters.iter().find(|(name, _)| name == parameter);

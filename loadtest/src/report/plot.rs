@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::axis::Axis;
+use super::quantity::told;
 use crate::result::Unit;
 
 /// How many colours and shapes there are; more lines share them.
@@ -162,7 +163,7 @@ impl Plot {
              <text class=\"title\" x=\"16\" y=\"26\">{2}</text>\n{legend}",
             frame.width,
             frame.height,
-            escaped(&self.title)
+            escaped(&titled(&self.title, &self.y.unit))
         );
         self.draw(&frame, &mut out);
         out.push_str("</svg>\n");
@@ -224,7 +225,7 @@ impl Plot {
                 out,
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">nothing was measured</text>",
                 (left + right) / 2.0,
-                (top + base) / 2.0
+                (top + base) / 2.0 - 8.0
             );
         }
     }
@@ -249,9 +250,10 @@ impl Plot {
             escaped(&line.name),
             dashes(line.look)
         );
+        let most = spots.iter().map(|spot| spot.value.1).fold(0.0, f64::max);
         for (place, spot) in spots.iter().enumerate() {
             if self.y.is_beyond(spot.value.1) {
-                // It is higher than there is room for.
+                // It is higher than there is room for; of several the highest says how high.
                 let (x, y) = (spot.x, spot.y);
                 let _infallible = write!(
                     out,
@@ -259,6 +261,17 @@ impl Plot {
                     x - 4.5,
                     y + 3.0
                 );
+                if spot.value.1 == most {
+                    let is_right = x > frame.width - 100.0;
+                    let (anchor, beside) = if is_right { ("end", -8.0) } else { ("start", 8.0) };
+                    let _infallible = write!(
+                        out,
+                        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+                        x + beside,
+                        y + 11.0,
+                        escaped(&told(most, self.unit))
+                    );
+                }
             } else if line.has_mark(place, spots.len(), spot) {
                 out.push_str(&mark(hue, spot.x, spot.y));
             }
