@@ -159,7 +159,7 @@ impl Publisher {
     fn reopen(&mut self, index: usize) -> Result<()> {
         let address = self.target.address;
         let tcp = TcpStream::connect(address)
-            .with_context(|| format!("cannot connect to {address} to publish: is the server running?"))?;
+            .with_context(|| format!("nothing can be published: no connection to {address} (is the server running, and are --host and --port right?)"))?;
         tcp.set_nonblocking(true)?;
         tcp.set_nodelay(true)?;
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
