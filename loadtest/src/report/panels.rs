@@ -158,7 +158,7 @@ pub(crate) fn across(runs: &[&Run], key: &str, parameter: &str) -> Option<Plot> 
     let mut lines: Vec<(&str, Vec<Repeated>)> = Vec::new();
     let mut title_and_unit = None;
     for run in runs {
-        let asked = run.parameters.iter().find(|(name, _)| name == parameter);
+        let asked = run.parameters.iter().find(|(name, _)| is_named(name, parameter));
         let at: Option<f64> = asked.and_then(|(_, value)| value.replace(['_', ','], "").parse().ok());
         let (Some(at), Some((title, unit, value))) = (at, valued(run, key)) else {
             continue;
@@ -204,6 +204,11 @@ pub(crate) fn across(runs: &[&Run], key: &str, parameter: &str) -> Option<Plot> 
         unit,
         lines,
     })
+}
+
+/// Whether a parameter is meant: its unit, "rate (per second)", need not be said.
+fn is_named(name: &str, meant: &str) -> bool {
+    name == meant || name.split_once(" (").is_some_and(|(name, _)| name == meant)
 }
 
 /// What a run says under a key: a figure's, or a curve's with `.p99` behind it.
@@ -306,7 +311,7 @@ mod tests {
     fn a_figure_across_a_parameter_goes_through_medians() {
         let run = |label: &str, rate: u32, slowness: f64| {
             let mut run = sample::run(label, slowness);
-            run.parameter("rate", rate);
+            run.parameter("rate (per second)", rate);
             run
         };
         let runs = [

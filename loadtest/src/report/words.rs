@@ -45,7 +45,7 @@ pub(crate) fn verdict_briefly(verdict: Verdict) -> &'static str {
 
 /// A number of threads that may help; none when the machine has no core to spare for them.
 fn more_threads(run: &Run) -> Option<u32> {
-    let threads = run.parameters.iter().find(|(name, _)| name == "threads");
+    let threads = run.parameters.iter().find(|(name, _)| name.ends_with("threads"));
     let threads: u32 = threads.and_then(|(_, value)| value.parse().ok()).unwrap_or(1);
     let idle_cores = run.generator.machine_idle * f64::from(run.machine.cores);
     (idle_cores >= 0.5 && threads < run.machine.cores).then(|| (threads * 2).min(run.machine.cores))
