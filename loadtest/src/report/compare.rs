@@ -187,7 +187,7 @@ fn spread(scale: Scale, middle: f64, values: &[f64]) -> String {
 
 fn all_rows(groups: &[Group<'_>]) -> Vec<String> {
     let runs = || groups.iter().flat_map(|group| group.runs.iter().copied());
-    let figures = panels::keys(runs().map(|run| run.figures.iter().map(|figure| &*figure.key).collect()));
+    let figures = panels::figure_keys(&runs().collect::<Vec<_>>());
     let curves = panels::keys(runs().map(|run| run.curves.iter().map(|curve| &*curve.key).collect()));
     let quantiles = || {
         QUANTILES

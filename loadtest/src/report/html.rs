@@ -198,10 +198,7 @@ fn table(out: &mut String, runs: &[&Run], seen: &[Appearance]) {
         push(out, &format!("<th scope=\"col\">{}</th>", escaped(&seen.name)));
     }
     push(out, "</tr></thead>\n<tbody>\n");
-    for key in panels::keys(
-        runs.iter()
-            .map(|run| run.figures.iter().map(|figure| &*figure.key).collect()),
-    ) {
+    for key in panels::figure_keys(runs) {
         let Some(figure) = runs.iter().find_map(|run| run.figure(key)) else {
             continue;
         };

@@ -5,7 +5,7 @@ use super::axis::Axis;
 use super::plot::{Line, Look, Marks, Plot};
 use super::quantity::told;
 use super::text::QUANTILES;
-use crate::result::{Run, Unit};
+use crate::result::{Figure, Run, Unit};
 
 /// A curve's lower quarter is of no interest, and would take the room of what is.
 const QUANTILE_MIN: f64 = 0.25;
@@ -211,6 +211,26 @@ fn is_named(name: &str, meant: &str) -> bool {
     name == meant || name.split_once(" (").is_some_and(|(name, _)| name == meant)
 }
 
+/// Whether a figure only repeats a quantile of one of its run's curves, under the same name: where curves are told too,
+/// once is enough.
+pub(crate) fn is_of_a_curve(run: &Run, figure: &Figure) -> bool {
+    let Some((curve, quantile)) = figure.title.rsplit_once(", ") else {
+        return false;
+    };
+    QUANTILES.iter().any(|(_, name)| *name == quantile) && run.curves.iter().any(|known| known.title == curve)
+}
+
+/// The keys of the figures that are told beside curves.
+pub(crate) fn figure_keys<'a>(runs: &[&'a Run]) -> Vec<&'a str> {
+    let of_one = |run: &&'a Run| {
+        // The first one is the answer, whatever it repeats.
+        let figures = run.figures.iter().enumerate();
+        let told = figures.filter(|(place, figure)| *place == 0 || !is_of_a_curve(run, figure));
+        told.map(|(_, figure)| &*figure.key).collect()
+    };
+    keys(runs.iter().map(of_one))
+}
+
 /// What a run says under a key: a figure's, or a curve's with `.p99` behind it.
 pub(crate) fn valued(run: &Run, key: &str) -> Option<(String, Unit, f64)> {
     if let Some(figure) = run.figure(key) {
@@ -265,6 +285,7 @@ fn values(lines: &[Line]) -> impl Iterator<Item = f64> {
 mod tests {
     use super::super::sample;
     use super::*;
+    use crate::result::Better;
 
     #[test]
     fn repetitions_of_a_label_look_alike_and_are_numbered() {
@@ -329,6 +350,29 @@ mod tests {
         assert!(across(&runs, "latency.p99", "rate").is_some());
         assert!(across(&runs, "latency.p98", "rate").is_none());
         assert!(across(&runs, "delivered_per_second", "colour").is_none());
+    }
+
+    #[test]
+    fn a_figure_that_repeats_a_curve_is_told_once() {
+        let mut run = sample::run("a", 1.0);
+        let before = figure_keys(&[&run]).len();
+        run.measured(
+            "latency_p99",
+            "publish to client, p99",
+            0.02,
+            Unit::Seconds,
+            Better::Less,
+        );
+        run.measured(
+            "late_p99",
+            "sent later than due, p99",
+            0.02,
+            Unit::Seconds,
+            Better::Less,
+        );
+        assert_eq!(figure_keys(&[&run]).len(), before + 1);
+        run.figures.swap(0, before);
+        assert!(figure_keys(&[&run]).contains(&"latency_p99"), "it is the answer");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::panels;
 use super::quantity::{NONE, Scale, counted, told};
 use super::words;
 use crate::result::{Curve, Run, Verdict};
@@ -106,16 +107,33 @@ fn answer(run: &Run) -> String {
     let answer = run.figures.first();
     let answer = answer.map_or_else(
         || "nothing was measured".to_owned(),
-        |figure| format!("{} {}", figure.title, told(figure.value, figure.unit)),
+        |figure| {
+            format!(
+                "{} {}",
+                uncapitalized(&figure.title),
+                told(figure.value, figure.unit)
+            )
+        },
     );
     format!("{}, {whom}: {answer}", run.scenario)
 }
 
+/// As it stands behind other words; abbreviations stay as they are.
+fn uncapitalized(title: &str) -> String {
+    let mut letters = title.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            format!("{}{}", first.to_lowercase(), letters.as_str())
+        }
+        _ => title.to_owned(),
+    }
+}
+
 /// Titles to the left, numbers right-aligned, units behind them.
 fn figures(run: &Run) -> Vec<String> {
-    let rows: Vec<(String, String, &str)> = run
-        .figures
-        .iter()
+    let rows: Vec<(String, String, &str)> = panels::figure_keys(&[run])
+        .into_iter()
+        .filter_map(|key| run.figure(key))
         .map(|figure| {
             let scale = Scale::of(figure.unit, figure.value);
             let suffix = if figure.value.is_finite() {
@@ -252,6 +270,19 @@ generator: 17.2 s CPU, busiest thread 71 %, machine 2 % idle
 2 cores, Example 9000, 8 GiB, Linux 6.12.0, loadtest 0.1.0, 2026-03-01T09:30:00Z
 ";
         assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn a_title_behind_other_words_begins_small() {
+        let titles = [
+            ("Delivered", "delivered"),
+            ("HTTP answer", "HTTP answer"),
+            ("p99", "p99"),
+            ("", ""),
+        ];
+        for (title, expected) in titles {
+            assert_eq!(uncapitalized(title), expected);
+        }
     }
 
     #[test]

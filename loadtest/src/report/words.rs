@@ -6,13 +6,13 @@ use crate::result::{Faults, Machine, Run, Unit, Verdict};
 /// What an operator should make of the result, and do next.
 pub(crate) fn verdict(run: &Run) -> String {
     let generator = &run.generator;
-    let idle = told(generator.machine_idle, Unit::Share);
+    let idle = format!("{:.0} %", generator.machine_idle * 100.0);
     match generator.verdict {
         Verdict::Kept => {
             "All that was offered was delivered: no limit was reached. Offer more to find one.".to_owned()
         }
         Verdict::Generator => {
-            let busy = told(generator.busiest_thread, Unit::Share);
+            let busy = format!("{:.0} %", generator.busiest_thread * 100.0);
             let threads = more_threads(run).map_or_else(
                 || "put the clients on another machine".to_owned(),
                 |threads| format!("use --threads {threads} or another machine"),
