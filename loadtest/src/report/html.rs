@@ -206,7 +206,13 @@ fn table(out: &mut String, runs: &[&Run], seen: &[Appearance]) {
             .iter()
             .map(|run| run.figure(key).map_or(f64::NAN, |figure| figure.value))
             .collect();
-        row(out, "", &figure.title, &values, figure.unit, figure.better);
+        // A part of the figure above it begins with a space.
+        let class = if figure.title.starts_with(' ') {
+            "within"
+        } else {
+            ""
+        };
+        row(out, class, &figure.title, &values, figure.unit, figure.better);
     }
     for key in panels::keys(
         runs.iter()
