@@ -209,9 +209,8 @@ impl Api {
             .await
             .map_err(|Busy| ApiError::Busy)?;
         // Nothing is awaited from here on: a caller who hangs up leaves no half of a batch behind.
-        for event in &trigger.events {
-            self.node.publish(app, &event.publication);
-        }
+        let publications = trigger.events.iter().map(|event| &event.publication);
+        self.node.publish(app, publications);
         let answer = trigger.answer(|name| self.node.channel(app, name));
         if let Some(turn) = turn {
             turn.finish(answer.clone());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Node, push_to_audience};
 use crate::app::App;
 use crate::hub::channel::{Channel, ChannelState, Topic};
-use crate::hub::inbox::{Inbox, ShardIndex};
+use crate::hub::inbox::{Delivery, Inbox, ShardIndex};
 use crate::hub::namespace::Namespace;
 use crate::protocol::EncodedEvent;
 use crate::protocol::channel_name::ChannelName;
@@ -81,35 +81,51 @@ impl Node {
         })
     }
 
-    /// Publishes to every channel named. On each channel, what was published before this call returns is ahead of what
-    /// is published after it, for every subscriber.
-    pub fn publish(&self, app: &Arc<App>, publication: &Publication) {
+    /// Publishes each to every channel that it names, in their order, and wakes each shard that they reach once. On
+    /// each channel, what was published before this call returns is ahead of what is published after it, for every
+    /// subscriber.
+    pub fn publish<'a>(&self, app: &Arc<App>, publications: impl IntoIterator<Item = &'a Publication>) {
         let namespace = self.namespace(app);
-        let event = EncodedEvent::new(&publication.event, &publication.data, None);
         let now = Instant::now();
         let mut cached = false;
         let mut delivery = self.inboxes().deliver();
-        for name in &publication.channels {
-            let frame = event.frame(name);
-            let topic = Topic::Channel(name.clone());
-            let push = |channel: &Arc<Channel>, state: &mut _| {
-                push_to_audience(&mut delivery, channel, state, &frame, publication.except, now);
-                if name.kind().is_cache() {
-                    self.hub
-                        .store_cached(&namespace, channel, state, frame.clone(), now);
-                }
-            };
-            if name.kind().is_cache() {
-                cached = true;
-                self.hub.enter(&namespace, &topic, push);
-            } else {
-                self.hub.visit(&namespace, &topic, push);
-            }
+        for publication in publications {
+            cached |= self.push_publication(&namespace, &mut delivery, publication, now);
         }
         drop(delivery);
         if cached {
             self.hub.trim_cache(&namespace, now);
         }
+    }
+
+    /// Encodes an event once and pushes it to every channel named. Whether a cache channel was among them.
+    fn push_publication(
+        &self,
+        namespace: &Namespace,
+        delivery: &mut Delivery<'_>,
+        publication: &Publication,
+        now: Instant,
+    ) -> bool {
+        let event = EncodedEvent::new(&publication.event, &publication.data, None);
+        let mut cached = false;
+        for name in &publication.channels {
+            let frame = event.frame(name);
+            let topic = Topic::Channel(name.clone());
+            let push = |channel: &Arc<Channel>, state: &mut _| {
+                push_to_audience(delivery, channel, state, &frame, publication.except, now);
+                if name.kind().is_cache() {
+                    self.hub
+                        .store_cached(namespace, channel, state, frame.clone(), now);
+                }
+            };
+            if name.kind().is_cache() {
+                cached = true;
+                self.hub.enter(namespace, &topic, push);
+            } else {
+                self.hub.visit(namespace, &topic, push);
+            }
+        }
+        cached
     }
 
     /// Sends a client event on to the other subscribers of a channel that its sender is subscribed to.

@@ -296,7 +296,7 @@ impl SlowShard {
             data: String::new(),
             except: None,
         };
-        self.node.publish(&shard.app, &publication);
+        self.node.publish(&shard.app, [&publication]);
     }
 
     fn waiting(&mut self) -> usize {
