@@ -111,8 +111,13 @@ impl<'a> RequestAuth<'a> {
         match &self.body_md5 {
             None if body_is_empty => Ok(()),
             None => Err(RequestAuthError::BodyHashMissing),
-            Some(claimed) if claimed.eq_ignore_ascii_case(&hex::encode(body_md5)) => Ok(()),
-            Some(_) => Err(RequestAuthError::BodyHash),
+            Some(claimed) => {
+                let mut claimed_md5 = [0; 16];
+                match hex::decode_to_slice(claimed.as_bytes(), &mut claimed_md5) {
+                    Ok(()) if claimed_md5 == body_md5 => Ok(()),
+                    _ => Err(RequestAuthError::BodyHash),
+                }
+            }
         }
     }
 

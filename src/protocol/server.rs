@@ -4,6 +4,8 @@
 //! only the one or the other. Channel events are not here but in `EncodedEvent`: they are encoded once for
 //! many channels.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 
 use super::channel_name::ChannelName;
@@ -15,7 +17,12 @@ use super::socket_id::SocketId;
 /// The first message on every accepted connection. `activity_timeout_s` must not be 0: pusher-js would give
 /// up on us.
 pub fn connection_established(socket_id: SocketId, activity_timeout_s: u64) -> Frame {
-    let data = format!(r#"{{"socket_id":"{socket_id}","activity_timeout":{activity_timeout_s}}}"#);
+    // 35 bytes, two numbers of at most 20 for the id and one more.
+    let mut data = String::with_capacity(96);
+    let _ = write!(
+        data,
+        r#"{{"socket_id":"{socket_id}","activity_timeout":{activity_timeout_s}}}"#
+    );
     message("pusher:connection_established", None, &data)
 }
 

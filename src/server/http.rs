@@ -231,8 +231,9 @@ enum Answer {
 }
 
 async fn answer(gate: &Gate, request: Request<Incoming>) -> Answer {
-    let path = request.uri().path().to_owned();
-    let route = route(&path, &gate.config.path_prefix);
+    // Shares its bytes with the request, which the API takes.
+    let uri = request.uri().clone();
+    let route = route(uri.path(), &gate.config.path_prefix);
     if upgrade::is_asked_for(request.headers()) {
         let key = match route {
             Route::Socket(key) => Some(key),

@@ -101,8 +101,8 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::BatchDelivery,
         Sends,
-        0.25,
-        "ten events at once are joined into one send or two",
+        0.12,
+        "ten events at once are one send",
     ),
     budget(
         Share::BatchDelivery,
@@ -113,7 +113,7 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::Broadcast,
         Allocations,
-        18.0,
+        16.0,
         "the request, the publication, its frame, two runs",
     ),
     budget(Share::Broadcast, Bytes, 5_000.0, TENTH_ABOVE),
@@ -141,7 +141,7 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::Trigger,
         Allocations,
-        15.0,
+        13.0,
         "hyper's head and answer, the publication's parts",
     ),
     budget(Share::Trigger, Bytes, 4_900.0, TENTH_ABOVE),
@@ -150,7 +150,7 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::Connection,
         Allocations,
-        37.0,
+        36.0,
         "a tenth above; mostly hyper's",
     ),
     budget(
