@@ -104,12 +104,7 @@ const BUDGETS: &[Budget] = &[
         0.12,
         "ten events at once are one send",
     ),
-    budget(
-        Share::BatchDelivery,
-        Instructions,
-        70.0,
-        "how they are joined is up to chance",
-    ),
+    budget(Share::BatchDelivery, Instructions, 59.0, TENTH_ABOVE),
     budget(
         Share::Broadcast,
         Allocations,
@@ -123,7 +118,7 @@ const BUDGETS: &[Budget] = &[
         8.0,
         "read, answer, wake the other shard, and wait for the next",
     ),
-    budget(Share::Broadcast, Instructions, 79_000.0, TENTH_ABOVE),
+    budget(Share::Broadcast, Instructions, 77_000.0, TENTH_ABOVE),
     budget(
         Share::Whisper,
         Allocations,
@@ -146,7 +141,7 @@ const BUDGETS: &[Budget] = &[
     ),
     budget(Share::Trigger, Bytes, 4_900.0, TENTH_ABOVE),
     budget(Share::Trigger, OtherCalls, 4.0, "read, answer, wait for the next"),
-    budget(Share::Trigger, Instructions, 70_000.0, TENTH_ABOVE),
+    budget(Share::Trigger, Instructions, 67_500.0, TENTH_ABOVE),
     budget(
         Share::Connection,
         Allocations,
@@ -177,7 +172,7 @@ const BUDGETS: &[Budget] = &[
         13.0,
         "accept, options, register; read and answer the upgrade; read",
     ),
-    budget(Share::Connection, Instructions, 75_000.0, TENTH_ABOVE),
+    budget(Share::Connection, Instructions, 74_000.0, TENTH_ABOVE),
     budget(Share::IdleSecond, Allocations, NONE, "nothing happens"),
     budget(
         Share::IdleSecond,
