@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures servers side by side: the same workloads on each in turn, A B A B, every time on a server that was just
-# started; then a table of medians and ratios.
+# started; then a table of medians and ratios on the standard output, and a page with the curves beside the results.
 #
 #   loadtest/compare.sh                      Fanwire and every peer that is installed
 #   loadtest/compare.sh fanwire sockudo      these; what others are compared with comes first
@@ -158,8 +158,11 @@ start_server() { # server
     say "something else answers on port $port; PORT=... chooses another"
     exit 1
   fi
+  # In a group of its own: an interrupt at the terminal must not end it before the load generator has looked at it.
+  set -m
   (of "$1" start "$port" $((port + 1))) >"$logs/$1" 2>&1 </dev/null &
   server_pid=$!
+  set +m
   local tenth
   for tenth in {1..300}; do
     ! answers || return 0
@@ -178,7 +181,7 @@ stop_server() {
 
 # Runs the load generator until it ends by itself, which it also does when interrupted.
 measure() { # arguments...
-  "$loadtest" "$@" --port "$port" --pid "$server_pid" &
+  "$loadtest" "$@" --port "$port" --pid "$server_pid" >&2 &
   loadtest_pid=$!
   local status=0
   while kill -0 "$loadtest_pid" 2>/dev/null; do
@@ -208,7 +211,7 @@ for line in "${workloads[@]}"; do
         continue
       fi
       say "== $name, $server, $round of $repeat"
-      result=$runs/$name-$server-$round.json
+      result=$runs/$name.$server.$round.json
       if start_server "$server" && measure "${arguments[@]}" --label "$server" --json "$result"; then
         results+=("$result")
       elif [[ -z $interrupted ]]; then
@@ -220,5 +223,6 @@ for line in "${workloads[@]}"; do
 done
 
 [[ ${#results[@]} -gt 0 ]] || exit 1
+"$loadtest" report "${results[@]}" --out "$runs/report.html" >&2
 "$loadtest" table "${results[@]}" | tee "$runs/table.txt"
 [[ -z $interrupted ]] || exit 130

@@ -5,7 +5,7 @@
 # Without a fitting binary that package goes on with a slow imitation in JavaScript: `version` says which it is.
 # A reader that has a megabyte waiting misses messages without a word: uWebSockets drops them.
 
-install='npm install --prefix loadtest/peers/soketi'
+install='npm install --no-package-lock --prefix loadtest/peers/soketi'
 program=${SOKETI:-loadtest/peers/soketi/node_modules/.bin/soketi}
 
 # Its directory comes first, for the `node` in it.
