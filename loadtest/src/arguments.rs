@@ -11,6 +11,8 @@ use crate::report::{ReportArguments, TableArguments};
 use crate::scenario::{fanout, sustain};
 use crate::target::{ChannelKind, Target, Whereabouts};
 
+/// What an ordinary event carries.
+const PAYLOAD_BYTES: usize = 200;
 /// Clients that one local address has ports for, with something to spare.
 const CLIENTS_PER_SOURCE: u32 = 25_000;
 
@@ -73,9 +75,9 @@ pub(crate) struct Common {
     /// many as are needed.
     #[arg(long, global = true)]
     pub(crate) sources: Option<u32>,
-    /// Bytes of data in each event.
-    #[arg(long, global = true, default_value_t = 200)]
-    pub(crate) payload: usize,
+    /// Bytes of data in each event [default: 200; 100 for client events, 10000 for bursts].
+    #[arg(long, visible_alias = "data-bytes", global = true)]
+    pub(crate) payload: Option<usize>,
     /// A name for this run in reports: the server, a version, an experiment.
     #[arg(long, global = true, default_value = "server")]
     pub(crate) label: String,
@@ -103,6 +105,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 impl Common {
+    /// Bytes of data in each event.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.payload.unwrap_or(PAYLOAD_BYTES)
+    }
+
     /// The server that is meant, for a run of so many clients.
     pub(crate) fn target(&self, kind: ChannelKind, clients: u32) -> Result<Target> {
         let is_loopback = self.host == "localhost" || self.host.starts_with("127.");

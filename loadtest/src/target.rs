@@ -165,6 +165,17 @@ impl Target {
         }
     }
 
+    /// Whether subscribers are members.
+    pub(crate) fn has_members(&self) -> bool {
+        self.kind == ChannelKind::Presence
+    }
+
+    /// The message by which a client publishes to a channel that it has subscribed to. The data must need no escapes.
+    pub(crate) fn client_event(&self, number: u32, data: &str) -> String {
+        let channel = self.channel(number);
+        format!(r#"{{"event":"client-{EVENT}","channel":"{channel}","data":"{data}"}}"#)
+    }
+
     /// Puts a signed request that publishes one event behind what is there. The data must need no escapes.
     pub(crate) fn put_publication(&self, out: &mut Vec<u8>, number: u32, data: &str, unix_s: u64) {
         let body = format!(

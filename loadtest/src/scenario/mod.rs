@@ -10,17 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::arguments::Common;
 use crate::process::{Memory, raise_descriptor_limit};
 use crate::progress::{Extent, Progress, Seen as Shown};
 use crate::publisher::{Pace, Publisher, Requests, until_due};
 use crate::result::{Better, Curve, Run, Unit};
-use crate::swarm::Arrivals;
 use crate::swarm::account::Account;
 use crate::swarm::board::Board;
 use crate::swarm::crowd::{Audience, Crowd, Detail};
+use crate::swarm::{Arrivals, Ticket};
 use crate::target::{ChannelKind, Target};
 
 pub(crate) use self::watch::{Seen, Watch};
@@ -101,7 +101,8 @@ impl<'a> Field<'a> {
         ensure!(!channels.is_empty(), "at least one channel is needed");
         let board = Arc::new(Board::new(channels.len(), common.threads));
         let crowd = Crowd::new(&target, &board, common.threads, &channels, detail)?;
-        let publisher = Publisher::connect(&target, &board, publishers, common.payload, crowd.here())?;
+        let publisher =
+            Publisher::connect(&target, &board, publishers, common.payload_bytes(), crowd.here())?;
         let mut run = Run::new(scenario, &common.label, crate::arguments::command_line());
         run.parameter("server", target.address);
         run.parameter("clients", clients);
@@ -109,7 +110,7 @@ impl<'a> Field<'a> {
         for audience in audiences.iter().filter(|audience| audience.per_client > 1) {
             run.parameter("channels of each client", audience.per_client);
         }
-        run.parameter("payload (bytes)", common.payload);
+        run.parameter("payload (bytes)", common.payload_bytes());
         run.parameter("client threads", common.threads);
         Ok(Field {
             common,
@@ -131,18 +132,51 @@ impl<'a> Field<'a> {
         self.stop.load(Relaxed)
     }
 
-    /// Lets all awaited clients come, and waits until they are live.
+    /// Everybody who is meant to come, as awaited clients: they may be made visitors, or be left out.
+    pub(crate) fn tickets(&self) -> Vec<Ticket> {
+        Audience::tickets(&self.audiences)
+    }
+
+    /// Lets all clients come as awaited ones, and waits until they are live.
     ///
     /// # Errors
     /// One of them failed.
     pub(crate) fn gather(&mut self) -> Result<Arrivals> {
-        let tickets = Audience::tickets(&self.audiences);
-        let count = tickets.len() as u32;
+        let tickets = self.tickets();
+        self.bring(tickets)
+    }
+
+    /// Lets these clients come, and waits until they are live.
+    ///
+    /// # Errors
+    /// One of them failed.
+    pub(crate) fn bring(&mut self, tickets: Vec<Ticket>) -> Result<Arrivals> {
         let began = Instant::now();
+        let count = self.board.totals().live + tickets.len() as u32;
+        let before = count - tickets.len() as u32;
         self.progress
             .phase("connecting", Extent::Things(u64::from(count)), began);
         self.crowd.admit(tickets);
-        let (mut live, mut heard) = (0, began);
+        self.wait_for(count)?;
+        let live = self.board.totals().live;
+        let took_s = began.elapsed().as_secs_f64();
+        self.run.measured(
+            "connected_per_second",
+            "Connected and subscribed",
+            f64::from(live - before) / took_s,
+            Unit::PerSecond,
+            Better::More,
+        );
+        self.weigh(live)?;
+        self.crowd.arrivals()
+    }
+
+    /// Waits until so many clients are live.
+    ///
+    /// # Errors
+    /// One of them failed.
+    pub(crate) fn wait_for(&mut self, count: u32) -> Result<()> {
+        let (mut live, mut heard) = (0, Instant::now());
         while live < count && !self.is_stopped() {
             self.crowd.poll(TICK)?;
             let (totals, now) = (self.board.totals(), Instant::now());
@@ -166,16 +200,7 @@ impl<'a> Field<'a> {
                 ..Shown::default()
             });
         }
-        let took_s = began.elapsed().as_secs_f64();
-        self.run.measured(
-            "connected_per_second",
-            "Connected and subscribed",
-            f64::from(live) / took_s,
-            Unit::PerSecond,
-            Better::More,
-        );
-        self.weigh(live)?;
-        self.crowd.arrivals()
+        Ok(())
     }
 
     /// Tells what a socket weighs.
@@ -201,13 +226,12 @@ impl<'a> Field<'a> {
         self.publisher.hear()?;
         let (now, board) = (Instant::now(), &self.board);
         watch.tick(now, || board.totals(), self.publisher.requests().sent);
-        self.progress.tell(now, || {
-            let delivered = board.totals().delivered;
-            Shown {
-                done,
-                delivered,
-                ..Shown::default()
-            }
+        let ledger = &self.crowd.here().ledger;
+        self.progress.tell(now, || Shown {
+            done,
+            delivered: board.totals().delivered,
+            p99_s: ledger.p99_s(),
+            ..Shown::default()
         });
         Ok(())
     }
@@ -248,35 +272,56 @@ impl<'a> Field<'a> {
 
     /// Publishes as planned, from now on until the plan's end or until somebody wants it to end.
     pub(crate) fn rush(&mut self, plan: &Plan, phase: &str) -> Result<Measured> {
-        let extent = match plan.until {
+        self.rush_with(std::slice::from_ref(plan), phase, |_| Ok(()))
+    }
+
+    /// Publishes as several plans say at once; it ends with the first of them. Between two looks at the sockets something
+    /// else may be done.
+    pub(crate) fn rush_with(
+        &mut self,
+        plans: &[Plan],
+        phase: &str,
+        mut besides: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<Measured> {
+        let first = plans.first().context("there is something to publish")?;
+        let extent = match first.until {
             Until::Time(time) => Extent::Lasting(time),
             Until::Count(count) => Extent::Things(count),
         };
-        self.publisher.open(plan.pace.connections())?;
+        let connections = plans.iter().map(|plan| plan.pace.connections());
+        self.publisher.open(connections.sum())?;
         let mut watch = self.begin()?;
         self.progress.phase(phase, extent, Instant::now());
         let began_ns = self.board.now_ns();
-        let mut number = 0;
-        while !self.is_stopped() && !plan.is_over(number, self.board.now_ns() - began_ns) {
+        let mut numbers = vec![0; plans.len()];
+        while !self.is_stopped() && !first.is_over(numbers[0], self.board.now_ns() - began_ns) {
             let mut wait = TICK;
-            while self.publisher.is_free() && !plan.is_over(number, self.board.now_ns() - began_ns) {
-                let due_ns = plan.pace.due_ns(number).map(|due| began_ns + due);
-                match (plan.pace, due_ns) {
-                    (Pace::InFlight(at_most), _) if self.publisher.in_flight() >= at_most => break,
-                    (_, Some(due_ns)) if due_ns > self.board.now_ns() => {
-                        wait = until_due(due_ns, self.board.now_ns(), TICK);
-                        break;
-                    }
-                    _ => {}
-                }
-                let channels = plan.channels.end - plan.channels.start;
-                let channel = plan.channels.start + (number % u64::from(channels)) as u32;
-                self.publisher.publish(channel, due_ns)?;
-                number += 1;
+            for (plan, number) in plans.iter().zip(&mut numbers) {
+                wait = wait.min(self.publish_due(plan, number, began_ns)?);
             }
-            self.step(wait, &mut watch, number)?;
+            self.step(wait, &mut watch, numbers[0])?;
+            besides(self)?;
         }
         self.end(watch, began_ns)
+    }
+
+    /// Publishes what is due. The answer is how long may be waited for the next.
+    fn publish_due(&mut self, plan: &Plan, number: &mut u64, began_ns: u64) -> Result<Duration> {
+        while self.publisher.is_free() && !plan.is_over(*number, self.board.now_ns() - began_ns) {
+            let due_ns = plan.pace.due_ns(*number).map(|due| began_ns + due);
+            match (plan.pace, due_ns) {
+                (Pace::InFlight(at_most), _) if self.publisher.in_flight() >= at_most => break,
+                (_, Some(due_ns)) if due_ns > self.board.now_ns() => {
+                    return Ok(until_due(due_ns, self.board.now_ns(), TICK));
+                }
+                _ => {}
+            }
+            let channels = plan.channels.end - plan.channels.start;
+            let channel = plan.channels.start + (*number % u64::from(channels)) as u32;
+            self.publisher.publish(channel, due_ns)?;
+            *number += 1;
+        }
+        Ok(TICK)
     }
 
     /// Puts into the run what every measurement tells, and ends it. `kept` says whether all that was offered was delivered.
@@ -335,14 +380,8 @@ impl<'a> Field<'a> {
         let is_same_machine = self.target.address.ip().is_loopback() || self.common.pid.is_some();
         run.generator = seen.generator(kept, is_same_machine);
         run.series = seen.series;
-        run.faults.lost = account.lost;
-        run.faults.repeated = account.repeated;
-        run.faults.out_of_order = account.out_of_order;
-        run.faults.foreign = account.foreign;
-        run.faults.refused = requests.refused;
-        run.faults.closed = u64::from(totals.closed);
-        run.faults.examples = account.examples;
-        run.faults.examples.extend(requests.examples);
+        run.faults.closed += u64::from(totals.closed + totals.failed);
+        count_faults(run, &account, &requests);
         run.faults.examples.extend(self.crowd.arrivals()?.ends);
         run.interrupted = self.stop.load(Relaxed);
         run.took_s = self.began.elapsed().as_secs_f64();
@@ -357,6 +396,25 @@ impl Plan {
             Until::Time(time) => Duration::from_nanos(elapsed_ns) >= time,
             Until::Count(count) => number >= count,
         }
+    }
+}
+
+/// Adds what went wrong to the run.
+fn count_faults(run: &mut Run, account: &Account, requests: &Requests) {
+    let faults = &mut run.faults;
+    faults.lost += account.lost;
+    faults.repeated += account.repeated;
+    faults.out_of_order += account.out_of_order;
+    faults.foreign += account.foreign;
+    faults.refused += requests.refused;
+    faults.examples.extend(account.examples.iter().cloned());
+    faults.examples.extend(requests.examples.iter().cloned());
+}
+
+impl Measured {
+    /// A part of the run that another one follows: what went wrong in it is told, too.
+    pub(crate) fn count_faults(&self, run: &mut Run) {
+        count_faults(run, &self.account, &self.requests);
     }
 }
 

@@ -3,12 +3,16 @@
 //!
 //! Pure: it knows neither sockets nor clocks.
 
+use std::collections::BTreeMap;
+use std::mem;
 use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
 use super::stamp::Stamp;
 
+/// A slice of time, of which the longest delay is told.
+pub(crate) const SLICE_NS: u64 = 100_000_000;
 /// Later than that is told as that: one hour. Nanoseconds.
 const DELAY_MAX_NS: u64 = 3_600_000_000_000;
 /// What goes wrong is counted; so many are told in words.
@@ -25,6 +29,17 @@ pub(crate) struct Account {
     pub(crate) examples: Vec<String>,
     /// From when an event was sent, or due, until each subscriber had it, by audience. Nanoseconds.
     pub(crate) delays: Vec<Histogram<u64>>,
+    /// The same of those who come and go while others publish, whatever their audience.
+    pub(crate) visitors: Histogram<u64>,
+    /// The longest time without any delivery while something was due, of one thread's sockets. Nanoseconds.
+    pub(crate) stall_ns: u64,
+    /// When that ended.
+    pub(crate) stalled_at_ns: u64,
+    /// The longest delay in each slice of time, by [`SLICE_NS`], from the run's epoch.
+    pub(crate) peaks: BTreeMap<u64, u64>,
+    delivered_at_ns: u64,
+    /// The slice at work, and its longest delay.
+    peak: (u64, u64),
     /// Every broadcast, those that somebody lacks included.
     pub(crate) broadcasts: Vec<Broadcast>,
 }
@@ -61,14 +76,49 @@ impl Account {
             foreign: 0,
             examples: Vec::new(),
             delays: (0..audiences).map(|_| delays()).collect(),
+            visitors: delays(),
+            stall_ns: 0,
+            stalled_at_ns: 0,
+            peaks: BTreeMap::new(),
+            delivered_at_ns: 0,
+            peak: (0, 0),
             broadcasts: Vec::new(),
         }
     }
 
     #[inline]
-    pub(super) fn deliver(&mut self, audience: usize, delay_ns: u64) {
+    pub(super) fn deliver(&mut self, audience: usize, is_awaited: bool, sent_ns: u64, now_ns: u64) {
+        let delay_ns = now_ns.saturating_sub(sent_ns);
         self.delivered += 1;
-        self.delays[audience].saturating_record(delay_ns);
+        let delays = if is_awaited {
+            &mut self.delays[audience]
+        } else {
+            &mut self.visitors
+        };
+        delays.saturating_record(delay_ns);
+        if now_ns == self.delivered_at_ns && delay_ns <= self.peak.1 {
+            return;
+        }
+        let due_ns = sent_ns.max(self.delivered_at_ns);
+        let idle_ns = now_ns.saturating_sub(due_ns);
+        if idle_ns > self.stall_ns {
+            (self.stall_ns, self.stalled_at_ns) = (idle_ns, now_ns);
+        }
+        self.delivered_at_ns = now_ns;
+        let slice = now_ns / SLICE_NS;
+        if slice != self.peak.0 {
+            self.end_slice();
+            self.peak = (slice, 0);
+        }
+        self.peak.1 = self.peak.1.max(delay_ns);
+    }
+
+    fn end_slice(&mut self) {
+        let (slice, delay_ns) = self.peak;
+        if delay_ns > 0 {
+            let peak = self.peaks.entry(slice).or_default();
+            *peak = delay_ns.max(*peak);
+        }
     }
 
     pub(super) fn foreign(&mut self, stamp: &Stamp, why: &str) {
@@ -105,7 +155,18 @@ impl Account {
     /// The sum of several threads' accounts; broadcasts in the order of channel and sequence.
     pub(crate) fn sum(accounts: impl IntoIterator<Item = Account>) -> Account {
         let mut sum = Account::new(0);
-        for account in accounts {
+        for mut account in accounts {
+            account.end_slice();
+            for (slice, delay_ns) in mem::take(&mut account.peaks) {
+                let peak = sum.peaks.entry(slice).or_default();
+                *peak = delay_ns.max(*peak);
+            }
+            if account.stall_ns > sum.stall_ns {
+                (sum.stall_ns, sum.stalled_at_ns) = (account.stall_ns, account.stalled_at_ns);
+            }
+            sum.visitors
+                .add(&account.visitors)
+                .expect("both have the same limits");
             sum.delivered += account.delivered;
             sum.lost += account.lost;
             sum.repeated += account.repeated;
@@ -133,7 +194,17 @@ impl Account {
         sum
     }
 
-    /// The delays of all audiences together.
+    /// The longest delay in each slice of time: seconds since then, and seconds.
+    pub(crate) fn peaks_since(&self, began_ns: u64) -> Vec<(f64, f64)> {
+        let s = |ns: u64| ns as f64 / 1e9;
+        let ended = |slice: u64| s(((slice + 1) * SLICE_NS).saturating_sub(began_ns));
+        self.peaks
+            .iter()
+            .map(|(slice, delay_ns)| (ended(*slice), s(*delay_ns)))
+            .collect()
+    }
+
+    /// The delays of all audiences together, without those who come and go.
     pub(crate) fn all_delays(&self) -> Histogram<u64> {
         let mut all = delays();
         for of_one in &self.delays {
@@ -186,5 +257,46 @@ impl Broadcast {
         self.first_ns = self.first_ns.min(other.first_ns);
         self.last_ns = self.last_ns.max(other.last_ns);
         self.arrivals.append(&mut other.arrivals);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_stall_is_a_time_without_deliveries_while_something_was_due() {
+        let mut account = Account::new(1);
+        for (sent_ms, came_ms) in [
+            (0, 1),
+            (1_000, 1_002),
+            (1_003, 1_060),
+            (1_050, 1_061),
+            (1_055, 1_062),
+        ] {
+            account.deliver(0, true, sent_ms * MS, came_ms * MS);
+        }
+        // Nothing was due between the first and the second.
+        assert_eq!((account.stall_ns, account.stalled_at_ns), (57 * MS, 1_060 * MS));
+        let sum = Account::sum([account]);
+        assert_eq!(sum.stall_ns, 57 * MS);
+        assert_eq!(sum.peaks_since(0), [(0.1, 0.001), (1.1, 0.057)]);
+    }
+
+    #[test]
+    fn those_who_come_and_go_are_timed_apart() {
+        let mut account = Account::new(1);
+        account.deliver(0, true, 0, MS);
+        account.deliver(0, false, 0, 9 * MS);
+        assert_eq!(
+            (
+                account.delivered,
+                account.all_delays().len(),
+                account.visitors.len()
+            ),
+            (2, 1, 1)
+        );
     }
 }

@@ -4,8 +4,12 @@
 
 use std::ops::Range;
 
+use crate::target::Target;
+
 use super::frames::{Broken, Frames, put_pong, put_text};
 use super::ledger::Seat;
+use super::rally::Role;
+use super::stamp::Stamp;
 use super::stream::Stream;
 
 /// A connection of the swarm.
@@ -24,6 +28,9 @@ pub(super) struct Client {
     pub(super) heard_s: u32,
     /// When it began to connect.
     pub(super) began_ns: u64,
+    pub(super) role: Role,
+    /// Since when it does not read any more.
+    pub(super) stalled_ns: Option<u64>,
 }
 
 /// How far it is.
@@ -60,6 +67,13 @@ pub(super) enum Message<'a> {
     Refused {
         code: u32,
         text: &'a str,
+    },
+    /// Another member of a presence channel has come, or gone. Its id is its client's number.
+    Added {
+        member: u32,
+    },
+    Removed {
+        member: u32,
     },
     Ping,
     Other,
@@ -120,6 +134,19 @@ impl Client {
         texts.into_iter().for_each(|text| put_text(&mut out, text));
         let _ = self.stream.send(&out);
     }
+
+    /// Says a client event on the channel that the stamp names.
+    pub(super) fn say_event(&mut self, target: &Target, stamp: &Stamp, padding: &str) {
+        let text = target.client_event(stamp.channel, &(stamp.text() + padding));
+        self.say([text.as_str()]);
+    }
+
+    /// Says something that asks for nothing. The answer is whether it could be said.
+    pub(super) fn nudge(&mut self) -> bool {
+        let mut out = Vec::new();
+        put_pong(&mut out, &[]);
+        self.stream.send(&out).is_ok()
+    }
 }
 
 /// Why the server closes, as its close frame says it.
@@ -170,6 +197,12 @@ pub(super) fn message(text: &str) -> Message<'_> {
                 text,
             }
         }
+        Some("pusher_internal:member_added") => Message::Added {
+            member: number_after(text, "user_id"),
+        },
+        Some("pusher_internal:member_removed") => Message::Removed {
+            member: number_after(text, "user_id"),
+        },
         Some("pusher:ping") => Message::Ping,
         _ => Message::Other,
     }
@@ -234,6 +267,10 @@ mod tests {
             (
                 r#"{"channel":"a","data":"{\"event\":\"pusher:ping\"}","event":"pusher_internal:subscription_succeeded"}"#,
                 Message::Subscribed { channel: "a" },
+            ),
+            (
+                r#"{"event":"pusher_internal:member_added","channel":"presence-a","data":"{\"user_id\":\"42\",\"user_info\":null}"}"#,
+                Message::Added { member: 42 },
             ),
             (r#"{"event":"pusher:ping","data":"{}"}"#, Message::Ping),
             (r#"{"event":"other","data":"pusher:ping"}"#, Message::Other),

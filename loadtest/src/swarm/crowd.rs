@@ -16,6 +16,8 @@ use crate::target::Target;
 use super::account::Account;
 use super::board::Board;
 use super::ledger::Ledger;
+use super::members::Members;
+use super::rally::{Role, Trips};
 use super::{Arrivals, Swarm, Ticket};
 
 /// A thread looks for orders at least so often. It is woken for them, too.
@@ -96,6 +98,14 @@ impl Crowd {
         }
     }
 
+    /// Lets clients come on one of the threads, the first being this one.
+    pub(crate) fn admit_on(&mut self, thread: usize, tickets: Vec<Ticket>) {
+        match thread.checked_sub(1).and_then(|index| self.others.get(index)) {
+            Some(other) => other.order(Box::new(|swarm| swarm.admit(tickets))),
+            None => self.here.admit(tickets),
+        }
+    }
+
     /// Sets how many clients may be on their way at once.
     pub(crate) fn set_connecting_max(&mut self, connecting_max: usize) {
         let each = connecting_max.div_ceil(self.others.len() + 1);
@@ -109,6 +119,56 @@ impl Crowd {
     pub(crate) fn dismiss(&mut self, numbers: &Range<u32>) -> Result<()> {
         let numbers = numbers.clone();
         self.ask_all(move |swarm| swarm.dismiss(&numbers)).map(drop)
+    }
+
+    /// As [`Crowd::dismiss`], but does not wait until the other threads have done so.
+    pub(crate) fn dismiss_soon(&mut self, numbers: &Range<u32>) {
+        for other in &self.others {
+            let numbers = numbers.clone();
+            other.order(Box::new(move |swarm| swarm.dismiss(&numbers)));
+        }
+        self.here.dismiss(numbers);
+    }
+
+    /// The clients of these numbers do not read any more. They must not be awaited ones.
+    pub(crate) fn stall(&mut self, numbers: &Range<u32>) -> Result<()> {
+        let numbers = numbers.clone();
+        self.ask_all(move |swarm| swarm.stall(&numbers)).map(drop)
+    }
+
+    /// How long those of them lasted that the server has ended since. Nanoseconds.
+    pub(crate) fn endured(&mut self) -> Result<Vec<u64>> {
+        Ok(self.ask_all(|swarm| swarm.endured().to_vec())?.concat())
+    }
+
+    /// What the members of presence channels have seen so far.
+    pub(crate) fn members(&mut self) -> Result<Members> {
+        let mut sum = Members::default();
+        for members in self.ask_all(|swarm| swarm.members())? {
+            sum.add(members);
+        }
+        Ok(sum)
+    }
+
+    /// Those who ask begin to; each asks again at that interval, or when it is answered.
+    pub(crate) fn begin_rally(&mut self, every_ns: Option<u64>, payload_bytes: usize) -> Result<()> {
+        // Whoever answers must know how before anybody asks.
+        self.ask_all(move |swarm| swarm.set_payload(payload_bytes))?;
+        self.ask_all(move |swarm| swarm.begin_rally(every_ns)).map(drop)
+    }
+
+    /// Nobody asks any more.
+    pub(crate) fn end_rally(&mut self) -> Result<()> {
+        self.ask_all(Swarm::end_rally).map(drop)
+    }
+
+    /// What the pairs have come to so far.
+    pub(crate) fn trips(&mut self) -> Result<Trips> {
+        let mut sum = Trips::new();
+        for trips in self.ask_all(|swarm| swarm.trips())? {
+            sum.add(&trips);
+        }
+        Ok(sum)
     }
 
     /// Works this thread's sockets for a moment, or waits for something to arrive, but no longer than it is told to.
@@ -145,6 +205,7 @@ impl Crowd {
         let mut sum = all.next().context("there is at least this thread")?;
         for one in all {
             sum.handshakes.add(&one.handshakes)?;
+            sum.greetings.add(&one.greetings)?;
             sum.ends.extend(one.ends);
         }
         Ok(sum)
@@ -268,6 +329,7 @@ impl Audience {
                     client: tickets.len() as u32,
                     channels: dealt.map(channel).collect(),
                     is_awaited: true,
+                    role: Role::Reads,
                 });
             }
             first += audience.channels;

@@ -148,8 +148,13 @@ impl Ledger {
     pub(crate) fn leave(&mut self, seat: Seat) {
         let own = &mut self.subscriptions[seat as usize];
         let (number, was_joined) = (own.channel, own.state == State::Joined);
+        let is_awaited = own.is_awaited;
         own.state = State::Left;
-        if !own.is_awaited || !was_joined {
+        if !is_awaited && let Some(gaps) = self.gaps.get_mut(&seat) {
+            // What was only late is not waited for any more.
+            gaps.retain(|gap| gap.is_overtaken);
+        }
+        if !is_awaited || !was_joined {
             return;
         }
         self.channels[number as usize].gone += 1;
@@ -334,8 +339,7 @@ impl Ledger {
             channel, is_awaited, ..
         } = self.subscriptions[seat as usize];
         let audience = self.channels[channel as usize].audience;
-        self.account
-            .deliver(audience, now_ns.saturating_sub(stamp.sent_ns));
+        self.account.deliver(audience, is_awaited, stamp.sent_ns, now_ns);
         // One that nobody was waiting for any more came late, and has been told of.
         if !is_awaited || stamp.sequence < self.channels[channel as usize].done {
             return;
@@ -399,6 +403,12 @@ impl Ledger {
             let is_empty = channel.awaited == channel.gone;
             (number, if is_empty { u32::MAX } else { channel.done })
         })
+    }
+
+    /// The 99th percentile of what was delivered since then, if anything was. Seconds.
+    pub(crate) fn p99_s(&self) -> Option<f64> {
+        let delays = self.account.all_delays();
+        (!delays.is_empty()).then(|| delays.value_at_quantile(0.99) as f64 / 1e9)
     }
 
     /// Events delivered since the measurement began.

@@ -9,6 +9,9 @@ mod client;
 pub(crate) mod crowd;
 mod frames;
 mod ledger;
+mod manners;
+pub(crate) mod members;
+pub(crate) mod rally;
 pub(crate) mod stamp;
 mod stream;
 mod window;
@@ -35,6 +38,8 @@ pub(crate) use self::client::words;
 use self::client::{Client, End, Message, Stage};
 use self::frames::{Frame, Frames};
 use self::ledger::Ledger;
+use self::members::Members;
+use self::rally::{Rally, Role};
 use self::stamp::Finder;
 use self::stream::Stream;
 
@@ -58,6 +63,8 @@ pub(crate) struct Ticket {
     pub(crate) channels: Vec<u32>,
     /// Whether broadcasts wait for it. It must then come while nothing is published, and stay.
     pub(crate) is_awaited: bool,
+    /// What it does with events.
+    pub(crate) role: Role,
 }
 
 /// What connecting came to.
@@ -65,6 +72,8 @@ pub(crate) struct Ticket {
 pub(crate) struct Arrivals {
     /// From the start of the connection until all subscriptions were acknowledged. Nanoseconds.
     pub(crate) handshakes: Histogram<u64>,
+    /// From the start of the connection until the server's greeting. Nanoseconds.
+    pub(crate) greetings: Histogram<u64>,
     /// Why connections failed or ended: a few, in words.
     pub(crate) ends: Vec<String>,
 }
@@ -87,6 +96,15 @@ pub(crate) struct Swarm {
     pub(crate) ledger: Ledger,
     finder: Finder,
     arrivals: Arrivals,
+    members: Members,
+    rally: Rally,
+    /// What fills the data of a client event up behind the stamp.
+    padding: String,
+    /// Clients that do not read any more.
+    stalled: Vec<usize>,
+    /// How long the others of them lasted. Nanoseconds.
+    endured: Vec<u64>,
+    nudged_ns: u64,
     handshake: Vec<u8>,
     hopeless: Option<String>,
     counts: Counts,
@@ -125,10 +143,13 @@ impl Swarm {
             connecting_max: CONNECTING_MAX,
             ledger,
             finder: Finder::default(),
-            arrivals: Arrivals {
-                handshakes: account::delays(),
-                ends: Vec::new(),
-            },
+            arrivals: Arrivals::new(),
+            members: Members::default(),
+            rally: Rally::default(),
+            padding: String::new(),
+            stalled: Vec::new(),
+            endured: Vec::new(),
+            nudged_ns: 0,
             hopeless: None,
             counts: Counts::default(),
             silence_max_s: 120,
@@ -158,6 +179,10 @@ impl Swarm {
                 } else {
                     self.on_their_way -= 1;
                 }
+                if self.target.has_members() {
+                    self.members.drop(client.number, self.board.now_ns());
+                }
+                self.stalled.retain(|stalled| *stalled != index);
                 self.remove(index);
             }
         }
@@ -166,11 +191,12 @@ impl Swarm {
 
     /// What connecting came to since this was last asked.
     pub(crate) fn take_arrivals(&mut self) -> Arrivals {
-        let fresh = Arrivals {
-            handshakes: account::delays(),
-            ends: Vec::new(),
-        };
-        mem::replace(&mut self.arrivals, fresh)
+        mem::replace(&mut self.arrivals, Arrivals::new())
+    }
+
+    /// What the members of presence channels have seen so far.
+    pub(crate) fn members(&self) -> Members {
+        self.members.clone()
     }
 
     /// Lets [`Swarm::poll`] return for something else as well.
@@ -193,6 +219,7 @@ impl Swarm {
         {
             self.connect(ticket);
         }
+        let at_most = self.ask_and_nudge(at_most);
         let mut events = mem::take(&mut self.events);
         match epoll::wait(
             &self.epoll,
@@ -224,7 +251,8 @@ impl Swarm {
         lane.failed.store(self.counts.failed, Relaxed);
         lane.closed.store(self.counts.closed, Relaxed);
         lane.other.store(self.counts.other, Relaxed);
-        lane.delivered.store(self.ledger.delivered(), Relaxed);
+        let delivered = self.ledger.delivered() + self.rally.count();
+        lane.delivered.store(delivered, Relaxed);
         for (channel, done) in self.ledger.settled() {
             lane.set_done(channel, done);
         }
@@ -267,6 +295,8 @@ impl Swarm {
             number: ticket.client,
             heard_s: (now_ns / 1_000_000_000) as u32,
             began_ns: now_ns,
+            role: ticket.role,
+            stalled_ns: None,
         });
         self.on_their_way += 1;
     }
@@ -277,6 +307,12 @@ impl Swarm {
         let Some(client) = self.clients.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
+        if client.stalled_ns.is_some() {
+            if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
+                self.endure(index);
+            }
+            return;
+        }
         if matches!(client.stage, Stage::Connecting) {
             match client.stream.connected() {
                 Ok(()) if !flags.contains(EventFlags::OUT) => return,
@@ -346,6 +382,9 @@ impl Swarm {
             arrivals,
             on_their_way,
             silence_max_s,
+            members,
+            rally,
+            padding,
             ..
         } = self;
         let Some(client) = clients[index].as_mut() else {
@@ -363,6 +402,11 @@ impl Swarm {
         let fed = frames.feed(input, keep, |frame| match frame {
             Frame::Text(text) => {
                 if let Some(stamp) = finder.find(text) {
+                    match client.role {
+                        Role::Reads => {}
+                        Role::Asks => return rally.answered(index, stamp.sequence, stamp.sent_ns, now_ns),
+                        Role::Answers => return client.say_event(target, &stamp, padding),
+                    }
                     ledger.arrive(client.seats.clone(), &stamp, now_ns, |channel| {
                         board.published(channel)
                     });
@@ -378,6 +422,20 @@ impl Swarm {
                     *silence_max_s = timeout_s;
                 }
                 counts.other += u64::from(client.is_live());
+                match message {
+                    Message::Established { .. } => {
+                        arrivals.greetings.saturating_record(now_ns - client.began_ns);
+                        if target.has_members() {
+                            members.ask(client.number, now_ns);
+                        }
+                    }
+                    Message::Subscribed { .. } if target.has_members() => {
+                        members.answer(client.number, &text, now_ns);
+                    }
+                    Message::Added { member } => members.added(client.number, member, now_ns),
+                    Message::Removed { member } => members.removed(client.number, member, now_ns),
+                    _ => {}
+                }
                 match hear(client, &message, target, ledger, board) {
                     Ok(false) => {}
                     Ok(true) => {
@@ -469,6 +527,16 @@ impl Swarm {
     }
 }
 
+impl Arrivals {
+    fn new() -> Arrivals {
+        Arrivals {
+            handshakes: account::delays(),
+            greetings: account::delays(),
+            ends: Vec::new(),
+        }
+    }
+}
+
 /// A message without a stamp. The answer is whether the client is live with it.
 #[cold]
 fn hear(
@@ -514,6 +582,11 @@ fn hear(
         Message::Refused { code, text } => {
             let words = format!("the server refused: {}", words(text.as_bytes()));
             match code {
+                // It would refuse the next one as well.
+                _ if client.is_live() && client.role != Role::Reads => Err(End::Hopeless(format!(
+                    "{words} (the app must have client events enabled, and so many of them per second allowed to a \
+                     socket as --rate asks for, or as one pair plays without --rate)"
+                ))),
                 // What it says of live sockets does not end them.
                 _ if client.is_live() => Ok(false),
                 4001 => Err(End::Hopeless(format!("{words} (is --key right?)"))),
@@ -526,6 +599,6 @@ fn hear(
             client.say([r#"{"event":"pusher:pong","data":{}}"#]);
             Ok(false)
         }
-        Message::Other => Ok(false),
+        Message::Added { .. } | Message::Removed { .. } | Message::Other => Ok(false),
     }
 }
