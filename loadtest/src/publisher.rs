@@ -4,92 +4,35 @@
 //! It knows nothing of who receives what: the board tells it what has arrived everywhere.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use hdrhistogram::Histogram;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-use crate::swarm::account;
 use crate::swarm::board::Board;
 use crate::swarm::stamp::{self, Stamp};
 use crate::swarm::{Swarm, words};
 use crate::target::Target;
 
 mod answer;
+mod connection;
+mod pace;
+mod requests;
 
 use self::answer::Answer;
+use self::connection::{Asked, Connection};
+pub(crate) use self::pace::{Pace, until_due};
+pub(crate) use self::requests::Requests;
 
-/// An open loop needs more connections than there are requests at a time.
-const OPEN_LOOP_CONNECTIONS: usize = 64;
 /// So long after a request nobody waits for its event any more.
 const PATIENCE_NS: u64 = 5_000_000_000;
 const EXAMPLES_MAX: usize = 5;
-
-/// When the next event may be published.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Pace {
-    /// As soon as fewer than so many are in flight: from the request until every subscriber has the event.
-    InFlight(usize),
-    /// So many per second, whatever becomes of them. What is late is late from when it was due.
-    PerSecond(f64),
-}
-
-impl Pace {
-    /// Connections that it takes.
-    pub(crate) fn connections(self) -> usize {
-        match self {
-            Pace::InFlight(events) => events.max(1),
-            Pace::PerSecond(_) => OPEN_LOOP_CONNECTIONS,
-        }
-    }
-
-    /// When an event is due that many nanoseconds after the first, if it is due at a time.
-    pub(crate) fn due_ns(self, number: u64) -> Option<u64> {
-        match self {
-            Pace::InFlight(_) => None,
-            Pace::PerSecond(per_s) => Some((number as f64 / per_s * 1e9) as u64),
-        }
-    }
-}
-
-/// What became of the requests of a measurement.
-#[derive(Debug)]
-pub(crate) struct Requests {
-    /// Those that were sent, and those of them that were answered with success.
-    pub(crate) sent: u64,
-    pub(crate) accepted: u64,
-    /// Answered otherwise, or not at all.
-    pub(crate) refused: u64,
-    /// From request to answer. Nanoseconds.
-    pub(crate) answers: Histogram<u64>,
-    /// From when a request was due until it was sent. Nanoseconds.
-    pub(crate) lateness: Histogram<u64>,
-    /// A few refusals, in words.
-    pub(crate) examples: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Connection {
-    tcp: Option<TcpStream>,
-    unsent: Vec<u8>,
-    answer: Answer,
-    /// The request under way.
-    asked: Option<Asked>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    channel: u32,
-    sequence: u32,
-    at_ns: u64,
-}
 
 /// Connections to publish on.
 pub(crate) struct Publisher {
@@ -376,40 +319,4 @@ impl Publisher {
     pub(crate) fn take_requests(&mut self) -> Requests {
         std::mem::replace(&mut self.requests, Requests::new())
     }
-}
-
-impl Requests {
-    fn new() -> Requests {
-        Requests {
-            sent: 0,
-            accepted: 0,
-            refused: 0,
-            answers: account::delays(),
-            lateness: account::delays(),
-            examples: Vec::new(),
-        }
-    }
-}
-
-impl Connection {
-    fn flush(&mut self) -> io::Result<()> {
-        let Some(tcp) = &mut self.tcp else {
-            return Ok(());
-        };
-        let mut sent = 0;
-        while sent < self.unsent.len() {
-            match tcp.write(&self.unsent[sent..]) {
-                Ok(more) => sent += more,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        self.unsent.drain(..sent);
-        Ok(())
-    }
-}
-
-/// How long until something is due, at least nothing and at most that.
-pub(crate) fn until_due(due_ns: u64, now_ns: u64, at_most: Duration) -> Duration {
-    Duration::from_nanos(due_ns.saturating_sub(now_ns)).min(at_most)
 }

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use crate::target::Target;
 
-use super::frames::{Broken, Frames, put_pong, put_text};
+use super::end::End;
+use super::frames::{Frames, put_pong, put_text};
 use super::ledger::Seat;
 use super::rally::Role;
 use super::stamp::Stamp;
@@ -42,15 +43,6 @@ pub(super) enum Stage {
     Greeting,
     Subscribing,
     Live,
-}
-
-/// Why a connection is over.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The server, or the network, ended it, or broke the protocol: in words.
-    Ended(String),
-    /// As `Ended`, and connecting again would end the same way.
-    Hopeless(String),
 }
 
 /// What a message without a stamp means to a client.
@@ -149,29 +141,6 @@ impl Client {
     }
 }
 
-/// Why the server closes, as its close frame says it.
-pub(super) fn closed(payload: &[u8]) -> End {
-    let [high, low, reason @ ..] = payload else {
-        return End::Ended("the server closed without a reason".to_owned());
-    };
-    let code = u32::from(u16::from_be_bytes([*high, *low]));
-    let words = format!("the server closed with {code} {}", words(reason));
-    if is_hopeless(code) {
-        End::Hopeless(words)
-    } else {
-        End::Ended(words)
-    }
-}
-
-/// What the protocol's codes from 4000 to 4099 mean: do not come back.
-pub(super) fn is_hopeless(code: u32) -> bool {
-    (4000..4100).contains(&code)
-}
-
-pub(super) fn broken(broken: Broken) -> End {
-    End::Ended(format!("the server sent {broken}"))
-}
-
 /// For a person to read: the beginning of what a server said.
 pub(crate) fn words(text: &[u8]) -> String {
     String::from_utf8_lossy(&text[..text.len().min(WORDS_MAX)]).replace("\r\n", " | ")
@@ -233,14 +202,6 @@ fn number_after(text: &str, word: &str) -> u32 {
     run_after(text, word, |letter| letter.is_ascii_digit())
         .parse()
         .unwrap_or(0)
-}
-
-impl End {
-    pub(crate) fn words(&self) -> &str {
-        match self {
-            End::Ended(words) | End::Hopeless(words) => words,
-        }
-    }
 }
 
 #[cfg(test)]

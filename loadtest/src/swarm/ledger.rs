@@ -3,12 +3,13 @@
 //!
 //! Pure: it is told what arrived and when. It reads no clock and knows no socket.
 
-use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::ops::Range;
 
-use super::account::{Account, Broadcast};
+use super::account::Account;
+use super::gaps::Gaps;
 use super::stamp::Stamp;
+use super::tally::{Channel, Tally};
 use super::window::{Place, Window};
 
 /// One socket's subscription to one channel: its number in this ledger.
@@ -34,42 +35,6 @@ enum State {
     Left,
 }
 
-/// Events that a subscription lacks among those it has.
-#[derive(Debug)]
-struct Gap {
-    missing: Range<u32>,
-    /// Whether something came that had to come later. Until then they are on their way, if late.
-    is_overtaken: bool,
-}
-
-/// A channel as this thread sees it.
-#[derive(Debug, Default)]
-struct Channel {
-    audience: usize,
-    /// Subscriptions that broadcasts wait for, and how many of them have ended.
-    awaited: u32,
-    gone: u32,
-    /// The oldest broadcast that somebody lacks.
-    done: u32,
-    /// The broadcasts from there on, as far as one has arrived somewhere.
-    open: VecDeque<Tally>,
-}
-
-/// A broadcast that somebody lacks.
-#[derive(Debug, Default)]
-struct Tally {
-    received: u32,
-    /// Awaited subscriptions that will not get it any more.
-    waived: u32,
-    /// Those of them that were owed it.
-    missed: u32,
-    sent_ns: u64,
-    first_ns: u64,
-    last_ns: u64,
-    /// All arrivals, if they are recorded one by one.
-    arrivals: Vec<u64>,
-}
-
 /// The book of one thread.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -77,9 +42,7 @@ pub(crate) struct Ledger {
     subscriptions: Vec<Subscription>,
     channels: Vec<Channel>,
     /// What subscriptions lack, other than what their windows know. Empty when all goes well.
-    gaps: HashMap<Seat, Vec<Gap>>,
-    /// What a subscription must not get.
-    excluded: HashMap<Seat, Vec<u32>>,
+    gaps: Gaps,
     /// Whether each arrival is recorded, for exact quantiles of single broadcasts.
     every_arrival: bool,
     /// Channels whose `done` is another since it was last asked for.
@@ -100,8 +63,7 @@ impl Ledger {
             run,
             subscriptions: Vec::new(),
             channels: audiences.iter().map(channel).collect(),
-            gaps: HashMap::new(),
-            excluded: HashMap::new(),
+            gaps: Gaps::default(),
             every_arrival,
             moved: Vec::new(),
             audiences: count,
@@ -150,11 +112,9 @@ impl Ledger {
         let (number, was_joined) = (own.channel, own.state == State::Joined);
         let is_awaited = own.is_awaited;
         own.state = State::Left;
-        if !is_awaited && let Some(gaps) = self.gaps.get_mut(&seat) {
-            // What was only late is not waited for any more.
-            gaps.retain(|gap| gap.is_overtaken);
-        }
         if !is_awaited || !was_joined {
+            // What was only late is not waited for any more.
+            self.gaps.overtake(seat, u32::MAX);
             return;
         }
         self.channels[number as usize].gone += 1;
@@ -162,18 +122,6 @@ impl Ledger {
         self.overtake(seat, end, false);
         self.settle(number);
         self.moved.push(number);
-    }
-
-    /// An event must not reach this seat: the one who published it asked for that.
-    pub(crate) fn exclude(&mut self, seat: Seat, sequence: u32) {
-        self.excluded.entry(seat).or_default().push(sequence);
-        let Subscription {
-            channel, is_awaited, ..
-        } = self.subscriptions[seat as usize];
-        if is_awaited {
-            self.tally(channel, sequence).waived += 1;
-            self.settle(channel);
-        }
     }
 
     /// An event has arrived at a socket, which has these seats. `published` tells how many events were published to a
@@ -211,11 +159,6 @@ impl Ledger {
             self.account.foreign(stamp, "which was never published");
             return false;
         }
-        if is_listed(&self.excluded, seat, sequence) {
-            self.account
-                .foreign(stamp, "which is for everybody but this socket");
-            return false;
-        }
         match own.state {
             State::Asked => {
                 self.account
@@ -226,13 +169,7 @@ impl Ledger {
             State::Joined => {}
         }
         let gaps = &mut self.gaps;
-        let place = own.window.take(sequence, |missing| {
-            let is_overtaken = false;
-            gaps.entry(seat).or_default().push(Gap {
-                missing,
-                is_overtaken,
-            });
-        });
+        let place = own.window.take(sequence, |missing| gaps.wait(seat, missing));
         if place == Place::Known {
             match self.fill_gap(seat, sequence) {
                 Some(true) => self
@@ -257,44 +194,18 @@ impl Ledger {
         } = *own;
         let mut fresh: Vec<Range<u32>> = Vec::new();
         own.window.overtake(before, |missing| fresh.push(missing));
-        if !self.gaps.is_empty()
-            && let Some(gaps) = self.gaps.get_mut(&seat)
-        {
-            let (known, waiting) = mem::take(gaps).into_iter().partition(|gap| gap.is_overtaken);
-            *gaps = known;
-            for Gap { missing, .. } in waiting {
-                let (now, later) = (
-                    missing.start..missing.end.min(before),
-                    missing.start.max(before)..missing.end,
-                );
-                if !later.is_empty() {
-                    let is_overtaken = false;
-                    gaps.push(Gap {
-                        missing: later,
-                        is_overtaken,
-                    });
-                }
-                fresh.extend(Some(now).filter(|now| !now.is_empty()));
-            }
-        }
-        if self.gaps.get(&seat).is_some_and(Vec::is_empty) {
-            self.gaps.remove(&seat);
-        }
+        fresh.extend(self.gaps.overtake(seat, before));
         for missing in fresh {
             for sequence in missing.clone() {
                 let is_open = is_awaited && sequence >= self.channels[channel as usize].done;
-                if is_open && !is_listed(&self.excluded, seat, sequence) {
+                if is_open {
                     let tally = self.tally(channel, sequence);
                     tally.waived += 1;
                     tally.missed += u32::from(is_missed);
                 }
             }
             if is_missed {
-                let is_overtaken = true;
-                self.gaps.entry(seat).or_default().push(Gap {
-                    missing,
-                    is_overtaken,
-                });
+                self.gaps.miss(seat, missing);
                 self.settle(channel);
             }
         }
@@ -302,21 +213,7 @@ impl Ledger {
 
     /// One that was lacking has come after all. The answer is whether it was overtaken; nothing if it was not lacking.
     fn fill_gap(&mut self, seat: Seat, sequence: u32) -> Option<bool> {
-        let gaps = self.gaps.get_mut(&seat)?;
-        let index = gaps.iter().position(|gap| gap.missing.contains(&sequence))?;
-        let Gap {
-            missing,
-            is_overtaken,
-        } = gaps.swap_remove(index);
-        let rest = [missing.start..sequence, sequence + 1..missing.end];
-        let rest = rest.into_iter().filter(|rest| !rest.is_empty());
-        gaps.extend(rest.map(|missing| Gap {
-            missing,
-            is_overtaken,
-        }));
-        if gaps.is_empty() {
-            self.gaps.remove(&seat);
-        }
+        let is_overtaken = self.gaps.fill(seat, sequence)?;
         let Subscription {
             channel, is_awaited, ..
         } = self.subscriptions[seat as usize];
@@ -419,7 +316,6 @@ impl Ledger {
     /// The measurement begins, after so many events in each channel: whatever was before it is forgotten.
     pub(crate) fn begin(&mut self, published: &[u32]) {
         self.gaps.clear();
-        self.excluded.clear();
         for own in &mut self.subscriptions {
             own.window = Window::new(published[own.channel as usize]);
         }
@@ -438,32 +334,17 @@ impl Ledger {
             let end = published[own.channel as usize];
             if own.state == State::Joined {
                 let gaps = &mut self.gaps;
-                own.window.overtake(end, |missing| {
-                    let is_overtaken = true;
-                    gaps.entry(seat).or_default().push(Gap {
-                        missing,
-                        is_overtaken,
-                    });
-                });
+                own.window.overtake(end, |missing| gaps.miss(seat, missing));
             }
         }
         let mut account = mem::replace(&mut self.account, Account::new(self.audiences));
-        let mut gaps: Vec<_> = self.gaps.drain().collect();
-        gaps.sort_unstable_by_key(|(seat, _)| *seat);
-        for (seat, gaps) in gaps {
+        for (seat, missing) in self.gaps.drain() {
             let channel = self.subscriptions[seat as usize].channel;
             let void = &void[channel as usize];
-            for Gap { missing, .. } in gaps {
-                let before = |end: u32| void.partition_point(|sequence| *sequence < end);
-                let excluded = self.excluded.get(&seat).into_iter().flatten();
-                let excluded = excluded.filter(|sequence| missing.contains(sequence)).count();
-                let void = before(missing.end) - before(missing.start);
-                account.lost(
-                    missing.len().saturating_sub(void + excluded) as u64,
-                    channel,
-                    &missing,
-                );
-            }
+            let before = |end: u32| void.partition_point(|sequence| *sequence < end);
+            let void = before(missing.end) - before(missing.start);
+            let lost = missing.len().saturating_sub(void) as u64;
+            account.lost(lost, channel, &missing);
         }
         for (number, channel) in (0..).zip(&mut self.channels) {
             for tally in channel.open.drain(..) {
@@ -475,32 +356,5 @@ impl Ledger {
             self.moved.push(number);
         }
         account
-    }
-}
-
-/// Whether an event is listed for a seat.
-fn is_listed(lists: &HashMap<Seat, Vec<u32>>, seat: Seat, sequence: u32) -> bool {
-    !lists.is_empty() && lists.get(&seat).is_some_and(|list| list.contains(&sequence))
-}
-
-impl Channel {
-    /// Nothing has arrived from there on.
-    fn end(&self) -> u32 {
-        self.done + self.open.len() as u32
-    }
-}
-
-impl Tally {
-    fn told(self, channel: u32, sequence: u32, awaited: u32) -> Broadcast {
-        Broadcast {
-            channel,
-            sequence,
-            sent_ns: self.sent_ns,
-            received: self.received,
-            missed: self.missed + awaited.saturating_sub(self.received + self.waived),
-            first_ns: self.first_ns,
-            last_ns: self.last_ns,
-            arrivals: self.arrivals,
-        }
     }
 }

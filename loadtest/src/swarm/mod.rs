@@ -7,17 +7,21 @@ pub(crate) mod account;
 pub(crate) mod board;
 mod client;
 pub(crate) mod crowd;
+mod ears;
+mod end;
 mod frames;
+mod gaps;
 mod ledger;
 mod manners;
 pub(crate) mod members;
 pub(crate) mod rally;
 pub(crate) mod stamp;
 mod stream;
+mod tally;
 mod window;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,7 +39,9 @@ use crate::target::Target;
 
 use self::board::Board;
 pub(crate) use self::client::words;
-use self::client::{Client, End, Message, Stage};
+use self::client::{Client, Stage};
+use self::ears::Ears;
+use self::end::End;
 use self::frames::{Frame, Frames};
 use self::ledger::Ledger;
 use self::members::Members;
@@ -397,6 +403,16 @@ impl Swarm {
                 None => return Ok(()),
             }
         }
+        let mut ears = Ears {
+            ledger,
+            board,
+            target,
+            counts,
+            arrivals,
+            members,
+            on_their_way,
+            silence_max_s,
+        };
         let mut frames = mem::take(&mut client.frames);
         let (keep, mut end) = (client.keep(), None);
         let fed = frames.feed(input, keep, |frame| match frame {
@@ -407,105 +423,25 @@ impl Swarm {
                         Role::Asks => return rally.answered(index, stamp.sequence, stamp.sent_ns, now_ns),
                         Role::Answers => return client.say_event(target, &stamp, padding),
                     }
-                    ledger.arrive(client.seats.clone(), &stamp, now_ns, |channel| {
-                        board.published(channel)
-                    });
+                    ears.ledger
+                        .arrive(client.seats.clone(), &stamp, now_ns, |channel| {
+                            board.published(channel)
+                        });
                     return;
                 }
-                let text = String::from_utf8_lossy(text);
-                let message = client::message(&text);
-                if let Message::Established {
-                    activity_timeout_s: timeout_s @ 1..,
-                    ..
-                } = message
-                {
-                    *silence_max_s = timeout_s;
-                }
-                counts.other += u64::from(client.is_live());
-                match message {
-                    Message::Established { .. } => {
-                        arrivals.greetings.saturating_record(now_ns - client.began_ns);
-                        if target.has_members() {
-                            members.ask(client.number, now_ns);
-                        }
-                    }
-                    Message::Subscribed { .. } if target.has_members() => {
-                        members.answer(client.number, &text, now_ns);
-                    }
-                    Message::Added { member } => members.added(client.number, member, now_ns),
-                    Message::Removed { member } => members.removed(client.number, member, now_ns),
-                    _ => {}
-                }
-                match hear(client, &message, target, ledger, board) {
-                    Ok(false) => {}
-                    Ok(true) => {
-                        counts.live += 1;
-                        *on_their_way -= 1;
-                        arrivals.handshakes.saturating_record(now_ns - client.began_ns);
-                    }
-                    Err(ended) => end = end.take().or(Some(ended)),
+                if let Err(ended) = ears.hear(client, text, now_ns) {
+                    end = end.take().or(Some(ended));
                 }
             }
             Frame::Ping(payload) => client.pong(payload),
             Frame::Pong => {}
-            Frame::Close(payload) => end = end.take().or_else(|| Some(client::closed(payload))),
+            Frame::Close(payload) => end = end.take().or_else(|| Some(end::closed(payload))),
         });
         client.frames = frames;
         match (fed, end) {
             (_, Some(end)) => Err(end),
-            (Err(broken), None) => Err(client::broken(broken)),
+            (Err(broken), None) => Err(end::broken(broken)),
             (Ok(()), None) => Ok(()),
-        }
-    }
-
-    /// A connection is over.
-    #[cold]
-    fn end(&mut self, index: usize, end: End) {
-        let Some(client) = &self.clients[index] else {
-            return;
-        };
-        if client.is_live() {
-            self.counts.live -= 1;
-            self.counts.closed += 1;
-        } else {
-            self.on_their_way -= 1;
-            self.counts.failed += 1;
-        }
-        self.remove(index);
-        self.tell(end);
-    }
-
-    fn remove(&mut self, index: usize) {
-        if let Some(client) = self.clients[index].take() {
-            client.seats.clone().for_each(|seat| self.ledger.leave(seat));
-            self.vacant.push(index);
-        }
-    }
-
-    fn tell(&mut self, end: End) {
-        if self.arrivals.ends.len() < EXAMPLES_MAX {
-            self.arrivals.ends.push(end.words().to_owned());
-        }
-        if let End::Hopeless(words) = end {
-            self.hopeless.get_or_insert(words);
-        }
-    }
-
-    fn unconnected(&self, error: &io::Error) -> End {
-        let address = self.target.address;
-        match error.kind() {
-            ErrorKind::ConnectionRefused => End::Hopeless(format!(
-                "nothing listens on {address}: is the server running, and are --host and --port right?"
-            )),
-            ErrorKind::AddrNotAvailable => End::Hopeless(format!(
-                "no local ports are left for connections to {address}: connect from more addresses with --sources, \
-                 or widen net.ipv4.ip_local_port_range"
-            )),
-            _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => End::Hopeless(
-                "no descriptors are left: raise the hard limit (ulimit -Hn, LimitNOFILE, fs.nr_open)"
-                    .to_owned(),
-            ),
-            _ => End::Ended(format!("cannot connect to {address}: {error}")),
         }
     }
 
@@ -534,71 +470,5 @@ impl Arrivals {
             greetings: account::delays(),
             ends: Vec::new(),
         }
-    }
-}
-
-/// A message without a stamp. The answer is whether the client is live with it.
-#[cold]
-fn hear(
-    client: &mut Client,
-    message: &Message<'_>,
-    target: &Target,
-    ledger: &mut Ledger,
-    board: &Board,
-) -> Result<bool, End> {
-    match *message {
-        Message::Established { socket_id, .. } => {
-            let channels = client.seats.clone().map(|seat| ledger.channel_of(seat));
-            let texts: Vec<String> = channels
-                .map(|channel| target.subscription(channel, socket_id, client.number))
-                .collect();
-            client.say(texts.iter().map(String::as_str));
-            client.stage = if texts.is_empty() {
-                Stage::Live
-            } else {
-                Stage::Subscribing
-            };
-            Ok(texts.is_empty())
-        }
-        Message::Subscribed { channel } => {
-            let channel = target.channel_in(channel);
-            let seat = client
-                .seats
-                .clone()
-                .find(|seat| Some(ledger.channel_of(*seat)) == channel);
-            let Some(seat) = seat else {
-                return Ok(false);
-            };
-            if !ledger.join(seat, board.published(ledger.channel_of(seat))) {
-                return Ok(false);
-            }
-            client.pending -= 1;
-            let is_live = client.pending == 0;
-            if is_live {
-                client.stage = Stage::Live;
-            }
-            Ok(is_live)
-        }
-        Message::Refused { code, text } => {
-            let words = format!("the server refused: {}", words(text.as_bytes()));
-            match code {
-                // It would refuse the next one as well.
-                _ if client.is_live() && client.role != Role::Reads => Err(End::Hopeless(format!(
-                    "{words} (the app must have client events enabled, and so many of them per second allowed to a \
-                     socket as --rate asks for, or as one pair plays without --rate)"
-                ))),
-                // What it says of live sockets does not end them.
-                _ if client.is_live() => Ok(false),
-                4001 => Err(End::Hopeless(format!("{words} (is --key right?)"))),
-                4009 => Err(End::Hopeless(format!("{words} (is --secret right?)"))),
-                _ if client::is_hopeless(code) => Err(End::Hopeless(words)),
-                _ => Err(End::Ended(words)),
-            }
-        }
-        Message::Ping => {
-            client.say([r#"{"event":"pusher:pong","data":{}}"#]);
-            Ok(false)
-        }
-        Message::Added { .. } | Message::Removed { .. } | Message::Other => Ok(false),
     }
 }
