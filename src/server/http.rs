@@ -23,8 +23,9 @@ use tokio::time::Instant;
 
 use super::demo;
 use super::health::{self, Health};
+use super::reread::Reread;
 use super::router::{Route, route};
-use super::upgrade::{self, Upgraded};
+use super::upgrade::{self, Asked, Upgraded, upgrade};
 use crate::api::Api;
 use crate::config::ServerConfig;
 use crate::metrics::ConnectionError;
@@ -33,6 +34,8 @@ use crate::shard::{Newcomer, Shard};
 
 /// What is left of the patience with idle connections while there are too many.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
+/// Read of a connection before it is known who reads on: room for a browser's handshake with some cookies.
+const FIRST_BYTES_MAX: usize = 4096;
 /// While the server leaves, who has connected and not yet asked has this long to do so.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
@@ -63,7 +66,7 @@ pub(super) fn serve(gate: Arc<Gate>, shard: Rc<Shard>, stream: TcpStream) {
     tokio::task::spawn_local(async move {
         let place = Place { shard: Some(shard) };
         // Boxed, so that what HTTP needs is given back before a socket begins its life.
-        if let Some((stream, early, newcomer)) = Box::pin(speak_http(gate, stream)).await {
+        if let Some((stream, early, newcomer)) = Box::pin(open(gate, stream)).await {
             place.keep().adopt(stream, &early, newcomer);
         }
     });
@@ -88,9 +91,49 @@ impl Drop for Place {
     }
 }
 
-async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, Bytes, Newcomer)> {
+/// All that comes before a socket. `None`: the connection is over.
+async fn open(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, Bytes, Newcomer)> {
+    let patience = Patience::new(gate.patience(gate.config.header_timeout_s));
+    let first = first_bytes(&gate, &stream, &patience).await;
+    let asked = Asked::first(&first);
+    let at_once = asked.and_then(|(asked, length)| Some((upgrade(&gate, &asked)?, length)));
+    let (stream, early, upgraded) = match at_once {
+        Some((upgraded, length)) => (stream, first.slice(length..), upgraded),
+        None => Box::pin(speak_http(gate, Reread { first, stream }, patience)).await?,
+    };
+    match upgraded {
+        Upgraded::Socket(newcomer) => Some((stream, early, newcomer)),
+        Upgraded::Refused(words) => {
+            upgrade::refuse(stream, &words).await;
+            None
+        }
+    }
+}
+
+/// What a connection says first, as far as one read brings it. Nothing: hyper waits on, or meets what is wrong.
+async fn first_bytes(gate: &Gate, stream: &TcpStream, patience: &Patience) -> Bytes {
+    let mut closing = gate.closing.clone();
+    let mut first = Vec::new();
+    tokio::select! {
+        biased;
+        _ = stream.readable() => {
+            first.reserve_exact(FIRST_BYTES_MAX);
+            let _ = stream.try_read_buf(&mut first);
+        }
+        () = tokio::time::sleep_until(patience.until()) => {}
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    first.into()
+}
+
+/// Speaks HTTP until the connection ends (`None`) or is upgraded.
+async fn speak_http(
+    gate: Arc<Gate>,
+    stream: Reread,
+    patience: Patience,
+) -> Option<(TcpStream, Bytes, Upgraded)> {
     let upgraded = Rc::new(RefCell::new(None));
-    let patience = Rc::new(Patience::new(gate.patience(gate.config.header_timeout_s)));
+    let patience = Rc::new(patience);
     let service = service_fn({
         let (gate, upgraded, patience) = (gate.clone(), upgraded.clone(), patience.clone());
         move |request: Request<Incoming>| {
@@ -118,7 +161,7 @@ async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, By
         .serve_connection(TokioIo::new(stream), service);
 
     let mut closing = gate.closing.clone();
-    let sleep = tokio::time::sleep_until(patience.deadline.get()?);
+    let sleep = tokio::time::sleep_until(patience.until());
     tokio::pin!(sleep);
     let asked_to_close = closing.wait_for(|closing| *closing);
     tokio::pin!(asked_to_close);
@@ -178,14 +221,7 @@ async fn speak_http(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, By
         }
     }
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner();
-    match upgraded? {
-        Upgraded::Socket(newcomer) => Some((stream, parts.read_buf, newcomer)),
-        Upgraded::Refused(words) => {
-            upgrade::refuse(stream, &words).await;
-            None
-        }
-    }
+    Some((parts.io.into_inner().stream, parts.read_buf, upgraded?))
 }
 
 impl Gate {
@@ -215,6 +251,11 @@ impl Patience {
         }
     }
 
+    /// The deadline, or what is as good as one while a request is answered: now.
+    fn until(&self) -> Instant {
+        self.deadline.get().unwrap_or_else(Instant::now)
+    }
+
     fn wait_at_most(&self, time: Duration) {
         let latest = Instant::now() + time;
         self.deadline.set(self.deadline.get().map(|at| at.min(latest)));
@@ -231,17 +272,13 @@ enum Answer {
 }
 
 async fn answer(gate: &Gate, request: Request<Incoming>) -> Answer {
+    if let Some(asked) = Asked::of(&request) {
+        let upgraded = upgrade(gate, &asked);
+        return upgraded.map_or_else(|| Answer::Http(upgrade_required()), Answer::Upgrade);
+    }
     // Shares its bytes with the request, which the API takes.
     let uri = request.uri().clone();
     let route = route(uri.path(), &gate.config.path_prefix);
-    if upgrade::is_asked_for(request.headers()) {
-        let key = match route {
-            Route::Socket(key) => Some(key),
-            _ => None,
-        };
-        let upgraded = upgrade::upgrade(gate, &request, key);
-        return upgraded.map_or_else(|| Answer::Http(upgrade_required()), Answer::Upgrade);
-    }
     Answer::Http(match route {
         Route::Socket(_) => upgrade_required(),
         Route::Api => gate.api.answer(request).await,

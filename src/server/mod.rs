@@ -11,6 +11,7 @@ mod handshake;
 pub mod health;
 mod http;
 mod listener;
+mod reread;
 mod router;
 mod upgrade;
 pub mod usage;
