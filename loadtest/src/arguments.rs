@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::report::{ReportArguments, TableArguments};
 use crate::scenario::{fanout, sustain};
 use crate::target::{ChannelKind, Target, Whereabouts};
+use crate::tls::Trust;
 
 /// What an ordinary event carries.
 const PAYLOAD_BYTES: usize = 200;
@@ -65,6 +66,15 @@ pub(crate) struct Common {
         hide_env_values = true
     )]
     pub(crate) secret: String,
+    /// The server speaks TLS, mostly on port 443.
+    #[arg(long, global = true)]
+    pub(crate) tls: bool,
+    /// Trusts the certificate authorities in this file, in PEM, and no others. Without it, those that this machine trusts.
+    #[arg(long, global = true, value_name = "FILE", requires = "tls")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Trusts any certificate.
+    #[arg(long, global = true, requires = "tls", conflicts_with = "ca")]
+    pub(crate) insecure: bool,
     /// The server's process, if it runs on this machine: its CPU time and memory are told too.
     #[arg(long, global = true)]
     pub(crate) pid: Option<u32>,
@@ -118,6 +128,11 @@ impl Common {
         } else {
             1
         };
+        let trust = match &self.ca {
+            _ if self.insecure => Trust::Anybody,
+            Some(file) => Trust::File(file),
+            None => Trust::System,
+        };
         let whereabouts = Whereabouts {
             host: &self.host,
             port: self.port,
@@ -126,6 +141,7 @@ impl Common {
             key: &self.key,
             secret: &self.secret,
             sources: self.sources.unwrap_or(needed),
+            trust: self.tls.then_some(trust),
         };
         Target::new(rand::random(), kind, &whereabouts)
     }

@@ -13,6 +13,7 @@ mod scenario;
 #[allow(dead_code, reason = "for scenarios that are still to come")]
 mod swarm;
 mod target;
+mod tls;
 
 use std::io::Write as _;
 use std::process::ExitCode;

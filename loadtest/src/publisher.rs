@@ -4,8 +4,7 @@
 //! It knows nothing of who receives what: the board tells it what has arrived everywhere.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read};
-use std::net::TcpStream;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +16,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use crate::swarm::board::Board;
 use crate::swarm::stamp::{self, Stamp};
+use crate::swarm::stream::Stream;
 use crate::swarm::{Swarm, words};
 use crate::target::Target;
 
@@ -87,8 +87,7 @@ impl Publisher {
     pub(crate) fn open(&mut self, count: usize) -> Result<()> {
         for index in self.connections.len()..count {
             let connection = Connection {
-                tcp: None,
-                unsent: Vec::new(),
+                stream: None,
                 answer: Answer::default(),
                 asked: None,
             };
@@ -101,15 +100,16 @@ impl Publisher {
 
     fn reopen(&mut self, index: usize) -> Result<()> {
         let address = self.target.address;
-        let tcp = TcpStream::connect(address)
-            .with_context(|| format!("nothing can be published: no connection to {address} (is the server running, and are --host and --port right?)"))?;
-        tcp.set_nonblocking(true)?;
-        tcp.set_nodelay(true)?;
+        let stream = Stream::dial(address, self.target.tls.as_ref()).with_context(|| {
+            format!(
+                "nothing can be published: no connection to {address} (is the server running, and are --host and \
+                 --port right?)"
+            )
+        })?;
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&self.epoll, &tcp, EventData::new_u64(index as u64), flags)?;
+        epoll::add(&self.epoll, &stream, EventData::new_u64(index as u64), flags)?;
         let connection = &mut self.connections[index];
-        connection.tcp = Some(tcp);
-        connection.unsent.clear();
+        connection.stream = Some(stream);
         connection.answer = Answer::default();
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Publisher {
     /// No connection is free, or can be made.
     pub(crate) fn publish(&mut self, channel: u32, due_ns: Option<u64>) -> Result<()> {
         let index = self.free.pop().context("a publication needs a free connection")?;
-        if self.connections[index].tcp.is_none() {
+        if self.connections[index].stream.is_none() {
             self.reopen(index)?;
         }
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
@@ -172,8 +172,9 @@ impl Publisher {
             .saturating_record(at_ns.saturating_sub(sent_ns));
         let connection = &mut self.connections[index];
         connection.asked = Some(asked);
-        connection.unsent.extend_from_slice(&self.request);
-        if let Err(error) = connection.flush() {
+        if let Some(stream) = &mut connection.stream
+            && let Err(error) = stream.send(&self.request)
+        {
             self.lose(index, &format!("the connection broke: {error}"));
         }
         Ok(())
@@ -212,16 +213,18 @@ impl Publisher {
     }
 
     fn work(&mut self, index: usize) -> Result<()> {
-        if let Err(error) = self.connections[index].flush() {
+        if let Some(stream) = &mut self.connections[index].stream
+            && let Err(error) = stream.flush()
+        {
             self.lose(index, &format!("the connection broke: {error}"));
         }
         let mut buffer = [0; 4096];
         loop {
             let connection = &mut self.connections[index];
-            let Some(tcp) = &mut connection.tcp else {
+            let Some(stream) = &mut connection.stream else {
                 return Ok(());
             };
-            match tcp.read(&mut buffer) {
+            match stream.read(&mut buffer) {
                 Ok(0) => {
                     self.lose(index, "the server ended the connection without an answer");
                     return Ok(());
@@ -246,11 +249,11 @@ impl Publisher {
         let answer = std::mem::take(&mut connection.answer);
         let Some(asked) = connection.asked.take() else {
             // Nobody asked: such a connection is of no use.
-            connection.tcp = None;
+            connection.stream = None;
             return Ok(());
         };
         if answer.is_last() {
-            connection.tcp = None;
+            connection.stream = None;
         }
         self.free.push(index);
         let status = answer.status();
@@ -279,8 +282,7 @@ impl Publisher {
     /// A connection is over. A request on it may or may not have been heard; nobody is owed its event.
     fn lose(&mut self, index: usize, how: &str) {
         let connection = &mut self.connections[index];
-        connection.tcp = None;
-        connection.unsent.clear();
+        connection.stream = None;
         if let Some(asked) = connection.asked.take() {
             self.free.push(index);
             self.refuse(asked, how);

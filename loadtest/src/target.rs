@@ -10,6 +10,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
+use crate::tls::{Tls, Trust};
+
 /// The name of every event that is published.
 const EVENT: &str = "load";
 
@@ -34,6 +36,8 @@ pub(crate) struct Target {
     /// The number of this run: in stamps and in the names of channels.
     pub(crate) run: u32,
     kind: ChannelKind,
+    /// Whether and how connections are encrypted.
+    pub(crate) tls: Option<Tls>,
     host: String,
     path: String,
     app_id: String,
@@ -54,13 +58,15 @@ pub(crate) struct Whereabouts<'a> {
     pub(crate) secret: &'a str,
     /// How many local addresses to connect from.
     pub(crate) sources: u32,
+    /// Whom to trust, if the server speaks TLS.
+    pub(crate) trust: Option<Trust<'a>>,
 }
 
 impl Target {
     /// Looks the host up.
     ///
     /// # Errors
-    /// A host that has no address, and several sources to a server elsewhere.
+    /// A host that has no address, several sources to a server elsewhere, and nobody to trust.
     pub(crate) fn new(run: u32, kind: ChannelKind, whereabouts: &Whereabouts<'_>) -> Result<Target> {
         let Whereabouts {
             host,
@@ -70,6 +76,7 @@ impl Target {
             key,
             secret,
             sources,
+            trust,
         } = *whereabouts;
         let mut addresses: Vec<SocketAddr> = (host, port)
             .to_socket_addrs()
@@ -96,6 +103,7 @@ impl Target {
             sources,
             run,
             kind,
+            tls: trust.map(|trust| Tls::new(host, trust)).transpose()?,
             host: format!("{host}:{port}"),
             path: path.trim_end_matches('/').to_owned(),
             app_id: app_id.to_owned(),
@@ -127,12 +135,13 @@ impl Target {
 
     /// The request that asks for a WebSocket.
     pub(crate) fn handshake(&self) -> Vec<u8> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!(
             "GET {}/app/{}?protocol=7&client=js&version=8.4.0&flash=false HTTP/1.1\r\n\
              Host: {}\r\n\
              Connection: Upgrade\r\n\
              Upgrade: websocket\r\n\
-             Origin: http://{}\r\n\
+             Origin: {scheme}://{}\r\n\
              Sec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             self.path, self.key, self.host, self.host
@@ -220,6 +229,7 @@ mod tests {
             key: "278d425bdf160c739803",
             secret: "7ad3773142a6692b25b8",
             sources: 3,
+            trust: None,
         };
         Target::new(0xab, kind, &whereabouts).expect("an address needs no look-up")
     }

@@ -42,6 +42,19 @@ pub(super) fn is_hopeless(code: u32) -> bool {
     (4000..4100).contains(&code)
 }
 
+/// A connection that cannot be read any more.
+pub(super) fn broke(error: &io::Error) -> End {
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        None => End::Ended(format!("the connection broke: {error}")),
+        Some(rustls::Error::InvalidCertificate(why)) => End::Hopeless(format!(
+            "the server's certificate is not trusted: {why} (name its authority with --ca, or trust anybody with --insecure)"
+        )),
+        Some(error) => End::Hopeless(format!(
+            "TLS failed: {error} (does the server speak it there? See --tls and --port)"
+        )),
+    }
+}
+
 pub(super) fn broken(broken: Broken) -> End {
     End::Ended(format!("the server sent {broken}"))
 }

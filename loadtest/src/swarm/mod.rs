@@ -16,7 +16,7 @@ mod manners;
 pub(crate) mod members;
 pub(crate) mod rally;
 pub(crate) mod stamp;
-mod stream;
+pub(crate) mod stream;
 mod tally;
 mod window;
 
@@ -269,7 +269,7 @@ impl Swarm {
         let source = sources
             .get(ticket.client as usize % sources.len().max(1))
             .copied();
-        let stream = match Stream::connect(self.target.address, source) {
+        let stream = match Stream::connect(self.target.address, source, self.target.tls.as_ref()) {
             Ok(stream) => stream,
             Err(error) => {
                 self.counts.failed += 1;
@@ -360,13 +360,14 @@ impl Swarm {
                 Ok(length) => length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => break Err(End::Ended(format!("the connection broke: {error}"))),
+                Err(error) => break Err(end::broke(&error)),
             };
+            let is_all = length < buffer.len() && !is_ending && client.stream.is_read_at_once();
             if let Err(end) = self.take_in(index, &buffer[..length]) {
                 break Err(end);
             }
             // Less than there was room for: the next arrival is an event of its own.
-            if length < buffer.len() && !is_ending {
+            if is_all {
                 break Ok(());
             }
         };
