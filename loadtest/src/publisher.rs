@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -30,8 +31,10 @@ use self::connection::{Asked, Connection};
 pub(crate) use self::pace::{Pace, until_due};
 pub(crate) use self::requests::Requests;
 
-/// So long after a request nobody waits for its event any more.
+/// So long after a request nobody waits for its event any more, nor for its answer.
 const PATIENCE_NS: u64 = 5_000_000_000;
+/// How often is looked for such requests.
+const IMPATIENCE_NS: u64 = 100_000_000;
 const EXAMPLES_MAX: usize = 5;
 
 /// Connections to publish on.
@@ -51,17 +54,23 @@ pub(crate) struct Publisher {
     void: Vec<Vec<u32>>,
     requests: Requests,
     is_accepted: bool,
+    looked_ns: u64,
+    /// Why nothing can be published any more.
+    trouble: Option<String>,
+    /// Set when that is so: it ends the run.
+    stop: Arc<AtomicBool>,
 }
 
 impl Publisher {
     /// Opens so many connections, and lets the swarm wait for their answers too. Each event carries so many bytes of data,
-    /// or a stamp's length if that is more.
+    /// or a stamp's length if that is more. When no connection can be made any more, it sets `stop`.
     pub(crate) fn connect(
         target: &Arc<Target>,
         board: &Arc<Board>,
         count: usize,
         payload_bytes: usize,
         swarm: &Swarm,
+        stop: &Arc<AtomicBool>,
     ) -> Result<Publisher> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         swarm.also_wait_for(&epoll)?;
@@ -78,6 +87,9 @@ impl Publisher {
             void: vec![Vec::new(); board.channels() as usize],
             requests: Requests::new(),
             is_accepted: false,
+            looked_ns: 0,
+            trouble: None,
+            stop: Arc::clone(stop),
         };
         publisher.open(count)?;
         Ok(publisher)
@@ -116,7 +128,7 @@ impl Publisher {
 
     /// Whether a request can be sent now.
     pub(crate) fn is_free(&self) -> bool {
-        !self.free.is_empty()
+        !self.free.is_empty() && self.trouble.is_none()
     }
 
     /// Events that somebody still lacks and may still get.
@@ -136,12 +148,19 @@ impl Publisher {
 
     /// Publishes one event. It counts as sent when it was due, or now if it was not due at a time.
     ///
+    /// When no connection can be made any more, the run is to end: what it has measured is worth telling.
+    ///
     /// # Errors
-    /// No connection is free, or can be made.
+    /// No connection is free.
     pub(crate) fn publish(&mut self, channel: u32, due_ns: Option<u64>) -> Result<()> {
         let index = self.free.pop().context("a publication needs a free connection")?;
-        if self.connections[index].stream.is_none() {
-            self.reopen(index)?;
+        if self.connections[index].stream.is_none()
+            && let Err(error) = self.reopen(index)
+        {
+            self.free.push(index);
+            self.stop.store(true, Relaxed);
+            self.trouble.get_or_insert_with(|| format!("{error:#}"));
+            return Ok(());
         }
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let sequence = self.board.publish(channel);
@@ -194,6 +213,11 @@ impl Publisher {
     /// # Errors
     /// The very first answer says that no request will ever be accepted.
     pub(crate) fn hear(&mut self) -> Result<()> {
+        let now_ns = self.board.now_ns();
+        if now_ns - self.looked_ns > IMPATIENCE_NS {
+            self.looked_ns = now_ns;
+            self.give_up(now_ns.saturating_sub(PATIENCE_NS));
+        }
         loop {
             let mut events = std::mem::take(&mut self.events);
             epoll::wait(
@@ -287,6 +311,23 @@ impl Publisher {
             self.free.push(index);
             self.refuse(asked, how);
         }
+    }
+
+    /// Waits no longer for answers to requests from before then.
+    pub(crate) fn give_up(&mut self, before_ns: u64) {
+        for index in 0..self.connections.len() {
+            if self.connections[index]
+                .asked
+                .is_some_and(|asked| asked.at_ns < before_ns)
+            {
+                self.lose(index, "a publication was not answered");
+            }
+        }
+    }
+
+    /// Why nothing can be published any more, if that is so.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     fn refuse(&mut self, asked: Asked, how: &str) {

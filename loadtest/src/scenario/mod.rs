@@ -101,8 +101,14 @@ impl<'a> Field<'a> {
         ensure!(!channels.is_empty(), "at least one channel is needed");
         let board = Arc::new(Board::new(channels.len(), common.threads));
         let crowd = Crowd::new(&target, &board, common.threads, &channels, detail)?;
-        let publisher =
-            Publisher::connect(&target, &board, publishers, common.payload_bytes(), crowd.here())?;
+        let publisher = Publisher::connect(
+            &target,
+            &board,
+            publishers,
+            common.payload_bytes(),
+            crowd.here(),
+            &common.stop,
+        )?;
         let mut run = Run::new(scenario, &common.label, crate::arguments::command_line());
         run.parameter("server", target.address);
         run.parameter("clients", clients);
@@ -222,8 +228,15 @@ impl<'a> Field<'a> {
 
     /// Works for a moment: clients, answers, and the view.
     pub(crate) fn step(&mut self, at_most: Duration, watch: &mut Watch, done: u64) -> Result<()> {
-        self.crowd.poll(at_most)?;
-        self.publisher.hear()?;
+        let worked = self.crowd.poll(at_most).and_then(|()| self.publisher.hear());
+        if let Err(error) = worked {
+            // What has been measured is worth telling, if there is anything.
+            if self.publisher.requests().accepted == 0 {
+                return Err(error);
+            }
+            self.stop.store(true, Relaxed);
+            self.run.notes.push(format!("Ended early: {error:#}."));
+        }
         let (now, board) = (Instant::now(), &self.board);
         watch.tick(now, || board.totals(), self.publisher.requests().sent);
         let ledger = &self.crowd.here().ledger;
@@ -256,6 +269,8 @@ impl<'a> Field<'a> {
                 (delivered, heard, heard_ns) = (totals.delivered, Instant::now(), self.board.now_ns());
             }
         }
+        // Whoever has not answered by now never will: nobody is owed what was asked for.
+        self.publisher.give_up(u64::MAX);
         std::thread::sleep(SETTLE);
         let seen = watch.end()?;
         let account = self.crowd.account(self.publisher.void())?;
@@ -381,6 +396,9 @@ impl<'a> Field<'a> {
         run.generator = seen.generator(kept, is_same_machine);
         run.series = seen.series;
         run.faults.closed += u64::from(totals.closed + totals.failed);
+        if let Some(trouble) = self.publisher.trouble() {
+            run.notes.push(format!("Ended early: {trouble}."));
+        }
         count_faults(run, &account, &requests);
         run.faults.examples.extend(self.crowd.arrivals()?.ends);
         run.interrupted = self.stop.load(Relaxed);

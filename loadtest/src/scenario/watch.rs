@@ -132,12 +132,12 @@ impl Watch {
         }
     }
 
-    /// Ends.
+    /// Ends. Of a server whose process is gone nothing is known.
     ///
     /// # Errors
-    /// The server's process is gone.
+    /// This program cannot look at itself.
     pub(crate) fn end(self) -> Result<Seen> {
-        let after = Sight::now(self.server)?;
+        let after = Sight::now(self.server).or_else(|_| Sight::now(None))?;
         let lasted = self.began.elapsed();
         let spent = |(thread, cpu): (&String, &Duration)| {
             cpu.saturating_sub(self.before.threads.get(thread).copied().unwrap_or_default())
