@@ -8,14 +8,15 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::report::{ReportArguments, TableArguments};
-use crate::scenario::{fanout, sustain};
+use crate::scenario::{churn, client_events, connect, fanout, idle, mixed, presence, sustain};
 use crate::target::{ChannelKind, Target, Whereabouts};
 use crate::tls::Trust;
 
 /// What an ordinary event carries.
 const PAYLOAD_BYTES: usize = 200;
-/// Clients that one local address has ports for, with something to spare.
-const CLIENTS_PER_SOURCE: u32 = 25_000;
+/// Clients that one local address has ports for, with room for those that come back while the ports of the last
+/// time still rest.
+const CLIENTS_PER_SOURCE: u32 = 8_000;
 
 /// Loads a Pusher-compatible server and tells what it did.
 #[derive(Debug, Parser)]
@@ -33,6 +34,12 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Fanout(fanout::Options),
     Sustain(sustain::Options),
+    Connect(connect::Options),
+    Presence(presence::Options),
+    Churn(churn::Options),
+    Mixed(mixed::Options),
+    Idle(idle::Options),
+    ClientEvents(client_events::Options),
     /// Shows runs that were kept: as text, as a page, as a plot.
     Report(ReportArguments),
     /// Shows medians of runs that were kept, and ratios between labels.

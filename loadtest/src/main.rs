@@ -3,14 +3,11 @@
 
 mod arguments;
 mod process;
-#[allow(dead_code, reason = "for scenarios that are still to come")]
 mod progress;
 mod publisher;
 mod report;
 mod result;
-#[allow(dead_code, reason = "for scenarios that are still to come")]
 mod scenario;
-#[allow(dead_code, reason = "for scenarios that are still to come")]
 mod swarm;
 mod target;
 mod tls;
@@ -26,7 +23,7 @@ use signal_hook::flag;
 
 use self::arguments::{Arguments, Command, Common};
 use self::result::Run;
-use self::scenario::{fanout, sustain};
+use self::scenario::{churn, client_events, connect, fanout, idle, mixed, presence, sustain};
 
 fn main() -> ExitCode {
     match obey(&given()) {
@@ -52,6 +49,14 @@ fn obey(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Some(Command::Fanout(options)) => measure(common, |common| fanout::run(common, options)),
         Some(Command::Sustain(options)) => measure(common, |common| sustain::run(common, options)),
+        Some(Command::Connect(options)) => measure(common, |common| connect::run(common, options)),
+        Some(Command::Presence(options)) => measure(common, |common| presence::run(common, options)),
+        Some(Command::Churn(options)) => measure(common, |common| churn::run(common, options)),
+        Some(Command::Mixed(options)) => measure(common, |common| mixed::run(common, options)),
+        Some(Command::Idle(options)) => measure(common, |common| idle::run(common, options)),
+        Some(Command::ClientEvents(options)) => {
+            measure(common, |common| client_events::run(common, options))
+        }
         Some(Command::Report(arguments)) => say(&arguments.run()?),
         Some(Command::Table(arguments)) => say(&arguments.run()?),
         None => Ok(Arguments::command().print_help()?),

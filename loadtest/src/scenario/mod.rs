@@ -1,7 +1,13 @@
 //! The workloads. Each file has one: its own settings, what it does, and what it tells of it. What they share is here:
 //! the field, which is a server with a crowd of clients and someone who publishes.
 
+pub(crate) mod churn;
+pub(crate) mod client_events;
+pub(crate) mod connect;
 pub(crate) mod fanout;
+pub(crate) mod idle;
+pub(crate) mod mixed;
+pub(crate) mod presence;
 pub(crate) mod sustain;
 mod watch;
 
@@ -16,9 +22,9 @@ use crate::arguments::Common;
 use crate::process::{Memory, raise_descriptor_limit};
 use crate::progress::{Extent, Progress, Seen as Shown};
 use crate::publisher::{Pace, Publisher, Requests, until_due};
-use crate::result::{Better, Curve, Run, Unit};
+use crate::result::{Better, Curve, Run, Series, Unit};
 use crate::swarm::account::Account;
-use crate::swarm::board::Board;
+use crate::swarm::board::{Board, Totals};
 use crate::swarm::crowd::{Audience, Crowd, Detail};
 use crate::swarm::{Arrivals, Ticket};
 use crate::target::{ChannelKind, Target};
@@ -31,6 +37,8 @@ const TICK: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_secs(2);
 /// So long without anybody becoming live is a fault of server or harness.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Other threads' clients wake nobody here when they have what they wait for.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
 /// Before CPU time is read: whoever was woken last goes to sleep again, and is then counted to the end.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -45,6 +53,8 @@ pub(crate) struct Field<'a> {
     /// What is told in the end.
     pub(crate) run: Run,
     pub(crate) stop: Arc<AtomicBool>,
+    /// Those who have stopped reading: what has not come to them is not lost.
+    pub(crate) stalled: Range<u32>,
     audiences: Vec<Audience>,
     began: Instant,
     /// The server's memory before the first client.
@@ -77,6 +87,8 @@ pub(crate) struct Measured {
     pub(crate) elapsed_s: f64,
     /// How long it was published. Seconds.
     pub(crate) published_s: f64,
+    /// When it began, since the board's epoch.
+    pub(crate) began_ns: u64,
 }
 
 impl<'a> Field<'a> {
@@ -127,6 +139,7 @@ impl<'a> Field<'a> {
             progress: Progress::new(common.quiet, began),
             run,
             stop: Arc::clone(&common.stop),
+            stalled: 0..0,
             audiences: audiences.to_vec(),
             began,
             empty,
@@ -157,12 +170,17 @@ impl<'a> Field<'a> {
     /// # Errors
     /// One of them failed.
     pub(crate) fn bring(&mut self, tickets: Vec<Ticket>) -> Result<Arrivals> {
+        self.bring_on(0..self.common.threads, tickets)
+    }
+
+    /// As [`Field::bring`], on these threads.
+    pub(crate) fn bring_on(&mut self, threads: Range<usize>, tickets: Vec<Ticket>) -> Result<Arrivals> {
         let began = Instant::now();
         let count = self.board.totals().live + tickets.len() as u32;
         let before = count - tickets.len() as u32;
         self.progress
             .phase("connecting", Extent::Things(u64::from(count)), began);
-        self.crowd.admit(tickets);
+        self.crowd.admit_on(threads, tickets);
         self.wait_for(count)?;
         let live = self.board.totals().live;
         let took_s = began.elapsed().as_secs_f64();
@@ -207,6 +225,44 @@ impl<'a> Field<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Works for a while; nothing is published.
+    pub(crate) fn idle_for(&mut self, time: Duration, watch: &mut Watch) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < time && !self.is_stopped() {
+            self.step(TICK.min(time.saturating_sub(began.elapsed())), watch, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many clients have come, well or not, and counts those who are there over time. The answer is how
+    /// long it took. Seconds.
+    ///
+    /// # Errors
+    /// Nothing has come for long.
+    pub(crate) fn settle(&mut self, count: u32, watch: &mut Watch, live: &mut Vec<(f64, f64)>) -> Result<f64> {
+        let began = Instant::now();
+        let (mut last, mut heard, mut looked) = (Totals::default(), began, began);
+        let arrived = |totals: &Totals| totals.live + totals.failed + totals.closed;
+        while arrived(&last) < count && !self.is_stopped() {
+            self.step(LOOK_EVERY, watch, u64::from(last.live))?;
+            let (totals, now) = (self.board.totals(), Instant::now());
+            if arrived(&totals) > arrived(&last) {
+                heard = now;
+            }
+            last = totals;
+            if now - looked >= TICK || arrived(&last) >= count {
+                live.push(((now - began).as_secs_f64(), f64::from(last.live)));
+                looked = now;
+            }
+            ensure!(
+                now - heard < SILENCE_MAX,
+                "{} of {count} clients are connected and subscribed, and nothing has come for {SILENCE_MAX:?}",
+                last.live
+            );
+        }
+        Ok((heard - began).as_secs_f64())
     }
 
     /// Tells what a socket weighs.
@@ -273,6 +329,9 @@ impl<'a> Field<'a> {
         self.publisher.give_up(u64::MAX);
         std::thread::sleep(SETTLE);
         let seen = watch.end()?;
+        if !self.stalled.is_empty() {
+            self.crowd.dismiss(&self.stalled)?;
+        }
         let account = self.crowd.account(self.publisher.void())?;
         let last_ns = account.broadcasts.iter().map(|broadcast| broadcast.last_ns).max();
         let ended_ns = last_ns.filter(|last| *last > began_ns).unwrap_or(heard_ns);
@@ -282,6 +341,7 @@ impl<'a> Field<'a> {
             seen,
             elapsed_s: (ended_ns.saturating_sub(began_ns) as f64 / 1e9).max(1e-9),
             published_s,
+            began_ns,
         })
     }
 
@@ -322,10 +382,11 @@ impl<'a> Field<'a> {
 
     /// Publishes what is due. The answer is how long may be waited for the next.
     fn publish_due(&mut self, plan: &Plan, number: &mut u64, began_ns: u64) -> Result<Duration> {
+        let look_every = if self.common.threads > 1 { LOOK_EVERY } else { TICK };
         while self.publisher.is_free() && !plan.is_over(*number, self.board.now_ns() - began_ns) {
             let due_ns = plan.pace.due_ns(*number).map(|due| began_ns + due);
             match (plan.pace, due_ns) {
-                (Pace::InFlight(at_most), _) if self.publisher.in_flight() >= at_most => break,
+                (Pace::InFlight(at_most), _) if self.publisher.in_flight() >= at_most => return Ok(look_every),
                 (_, Some(due_ns)) if due_ns > self.board.now_ns() => {
                     return Ok(until_due(due_ns, self.board.now_ns(), TICK));
                 }
@@ -394,7 +455,7 @@ impl<'a> Field<'a> {
         }
         let is_same_machine = self.target.address.ip().is_loopback() || self.common.pid.is_some();
         run.generator = seen.generator(kept, is_same_machine);
-        run.series = seen.series;
+        run.series.extend(seen.series);
         run.faults.closed += u64::from(totals.closed + totals.failed);
         if let Some(trouble) = self.publisher.trouble() {
             run.notes.push(format!("Ended early: {trouble}."));
@@ -433,6 +494,57 @@ impl Measured {
     /// A part of the run that another one follows: what went wrong in it is told, too.
     pub(crate) fn count_faults(&self, run: &mut Run) {
         count_faults(run, &self.account, &self.requests);
+    }
+}
+
+/// The value of a histogram of nanoseconds, in seconds; not a number when it is empty.
+pub(crate) fn quantile_s(histogram: &hdrhistogram::Histogram<u64>, quantile: f64) -> f64 {
+    if histogram.is_empty() {
+        return f64::NAN;
+    }
+    histogram.value_at_quantile(quantile) as f64 / 1e9
+}
+
+/// What the server has used for each of so many things; nothing if it is not known.
+pub(crate) fn tell_cpu_per(run: &mut Run, seen: &Seen, count: u64, key: &str, title: &str) {
+    if let Some(server) = seen.server
+        && count > 0
+    {
+        let cpu_s = server.exact.as_secs_f64() / count as f64;
+        run.measured(key, title, cpu_s, Unit::Seconds, Better::Less);
+    }
+}
+
+/// Adds something sampled over time.
+pub(crate) fn tell_series(run: &mut Run, key: &str, title: &str, unit: Unit, points: Vec<(f64, f64)>) {
+    run.series.push(Series {
+        key: key.to_owned(),
+        title: title.to_owned(),
+        unit,
+        points,
+    });
+}
+
+/// A time as an operator gives it: seconds, `12` or `12s`.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text);
+    let seconds = number.parse::<f64>().map_err(|error| error.to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// A part of all, 0 to 1.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share is a number from 0 to 1".to_owned()),
+    }
+}
+
+/// Something per second.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("a rate is a number above 0".to_owned()),
     }
 }
 

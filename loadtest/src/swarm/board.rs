@@ -130,6 +130,11 @@ impl Board {
 }
 
 impl Lane {
+    /// Sockets that have all their subscriptions.
+    pub(crate) fn live(&self) -> u32 {
+        self.live.load(Relaxed)
+    }
+
     /// How far this thread's sockets are with a channel.
     #[inline]
     pub(crate) fn set_done(&self, channel: u32, done: u32) {

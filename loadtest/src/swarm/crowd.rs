@@ -86,23 +86,20 @@ impl Crowd {
 
     /// Lets clients come, evenly on all threads.
     pub(crate) fn admit(&mut self, tickets: Vec<Ticket>) {
-        let threads = self.others.len() + 1;
-        let mut shares: Vec<Vec<Ticket>> = vec![Vec::new(); threads];
-        for ticket in tickets {
-            shares[ticket.client as usize % threads].push(ticket);
-        }
-        let mut shares = shares.into_iter();
-        self.here.admit(shares.next().into_iter().flatten());
-        for (other, share) in self.others.iter().zip(shares) {
-            other.order(Box::new(|swarm| swarm.admit(share)));
-        }
+        self.admit_on(0..self.others.len() + 1, tickets);
     }
 
-    /// Lets clients come on one of the threads, the first being this one.
-    pub(crate) fn admit_on(&mut self, thread: usize, tickets: Vec<Ticket>) {
-        match thread.checked_sub(1).and_then(|index| self.others.get(index)) {
-            Some(other) => other.order(Box::new(|swarm| swarm.admit(tickets))),
-            None => self.here.admit(tickets),
+    /// Lets clients come, evenly on these threads, of which the first is this one.
+    pub(crate) fn admit_on(&mut self, threads: Range<usize>, tickets: Vec<Ticket>) {
+        let mut shares: Vec<Vec<Ticket>> = vec![Vec::new(); threads.len()];
+        for ticket in tickets {
+            shares[ticket.client as usize % threads.len()].push(ticket);
+        }
+        for (thread, share) in threads.zip(shares) {
+            match thread.checked_sub(1).and_then(|index| self.others.get(index)) {
+                Some(other) => other.order(Box::new(|swarm| swarm.admit(share))),
+                None => self.here.admit(share),
+            }
         }
     }
 
