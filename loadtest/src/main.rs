@@ -54,9 +54,7 @@ fn obey(arguments: &Arguments) -> Result<()> {
         Some(Command::Churn(options)) => measure(common, |common| churn::run(common, options)),
         Some(Command::Mixed(options)) => measure(common, |common| mixed::run(common, options)),
         Some(Command::Idle(options)) => measure(common, |common| idle::run(common, options)),
-        Some(Command::ClientEvents(options)) => {
-            measure(common, |common| client_events::run(common, options))
-        }
+        Some(Command::ClientEvents(options)) => measure(common, |common| client_events::run(common, options)),
         Some(Command::Report(arguments)) => say(&arguments.run()?),
         Some(Command::Table(arguments)) => say(&arguments.run()?),
         None => Ok(Arguments::command().print_help()?),

@@ -73,7 +73,9 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     field.run.parameter("rate (per second)", options.rate);
     field.run.parameter("drop and come back", leaving);
     field.run.parameter("every (s)", options.every.as_secs_f64());
-    field.run.parameter("duration (s)", options.duration.as_secs_f64());
+    field
+        .run
+        .parameter("duration (s)", options.duration.as_secs_f64());
     field.run.parameter("on their way", options.on_their_way);
     let mut tickets = field.tickets();
     let stay = clients - leaving;
@@ -118,7 +120,12 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     let published_per_s = measured.requests.sent as f64 / measured.published_s;
     let run = &mut field.run;
     let figures = run.figures.len();
-    tell_curve(run, "stay", "Delivery to those who stay, while others drop", &during);
+    tell_curve(
+        run,
+        "stay",
+        "Delivery to those who stay, while others drop",
+        &during,
+    );
     tell_curve(run, "stay_before", "Delivery to them before that", &before);
     let ratio = quantile_s(&during, 0.99) / quantile_s(&before, 0.99);
     run.measured(
@@ -141,13 +148,7 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
         "Delivery to those who drop and come back",
         &measured.account.visitors,
     );
-    run.measured(
-        "drops",
-        "Drops",
-        f64::from(dropped),
-        Unit::Count,
-        Better::Neither,
-    );
+    run.measured("drops", "Drops", f64::from(dropped), Unit::Count, Better::Neither);
     run.measured(
         "returns",
         "Sockets that came back",
@@ -175,7 +176,8 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     );
     run.faults.examples.extend(arrivals.ends);
     alone.count_faults(run);
-    let kept = published_per_s >= options.rate * KEPT && measured.account.lost + measured.requests.refused == 0;
+    let kept =
+        published_per_s >= options.rate * KEPT && measured.account.lost + measured.requests.refused == 0;
     field.finish(measured, kept)
 }
 

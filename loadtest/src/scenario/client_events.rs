@@ -76,7 +76,12 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
 
     let run = &mut field.run;
     let figures = run.figures.len();
-    tell_curve(run, "round_trip", "Round trip from socket to socket and back", &trips.took);
+    tell_curve(
+        run,
+        "round_trip",
+        "Round trip from socket to socket and back",
+        &trips.took,
+    );
     let per_s = trips.took.len() as f64 / measured.elapsed_s;
     run.measured(
         "round_trips_per_second",

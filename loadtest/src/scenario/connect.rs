@@ -129,6 +129,10 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     );
     tell_series(run, "connected", "Connected and subscribed", Unit::Count, live);
     run.faults.examples.extend(arrivals.ends);
+    // The answer to the question comes first, and then how fast the others dropped.
+    if drop_at_once > 0 {
+        run.figures.swap(0, 1);
+    }
     if drop_at_once == 0 {
         field.weigh(come as u32)?;
     } else {
@@ -190,13 +194,7 @@ fn again(field: &mut Field<'_>, tickets: Vec<Ticket>) -> Result<()> {
         "again_server_cpu_per_socket",
         "Server CPU per socket that comes back",
     );
-    tell_series(
-        run,
-        "back",
-        "Back and subscribed, all at once",
-        Unit::Count,
-        live,
-    );
+    tell_series(run, "back", "Back and subscribed, all at once", Unit::Count, live);
     run.notes.push(
         "Those who come back at once are limited by the server's backlog too: a connection that finds it full is tried \
          again after a second."

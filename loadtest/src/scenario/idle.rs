@@ -57,9 +57,9 @@ struct Scale {
 
 /// Runs it.
 pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
-    let pid = common
-        .pid
-        .context("idle needs the server's process on this machine: --pid (for instance --pid $(pidof fanwire))")?;
+    let pid = common.pid.context(
+        "idle needs the server's process on this machine: --pid (for instance --pid $(pidof fanwire))",
+    )?;
     let clients = options.clients;
     let leaving = (f64::from(clients) * options.leave) as u32;
     let common = &Common {
@@ -134,8 +134,14 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
         Unit::Bytes,
         scale.points,
     );
+    field.run.notes.push(
+        "What an earlier load left behind in the server's memory counts as there before: measure one that was just \
+         started."
+            .to_owned(),
+    );
     // Nothing was offered that could have reached a limit.
-    field.finish(measured, true)
+    let kept = measured.account.lost == 0;
+    field.finish(measured, kept)
 }
 
 /// A burst, and a rest.
@@ -178,7 +184,12 @@ fn burst(field: &mut Field<'_>, options: &Options, scale: &mut Scale, idle: f64)
         Unit::Ratio,
         Better::Less,
     );
-    tell_curve(run, "delivery", "Delivery in the burst", &measured.account.all_delays());
+    tell_curve(
+        run,
+        "delivery",
+        "Delivery in the burst",
+        &measured.account.all_delays(),
+    );
     Ok(measured)
 }
 

@@ -121,8 +121,16 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     tell_curve(run, "small", "Small channels beside the huge one", during);
     tell_curve(run, "small_alone", "Small channels alone", before);
     for (quantile, key, title) in [
-        (0.5, "small_p50_ratio", "Small channels' p50 beside the huge one to alone"),
-        (0.99, "small_p99_ratio", "Small channels' p99 beside the huge one to alone"),
+        (
+            0.5,
+            "small_p50_ratio",
+            "Small channels' p50 beside the huge one to alone",
+        ),
+        (
+            0.99,
+            "small_p99_ratio",
+            "Small channels' p99 beside the huge one to alone",
+        ),
     ] {
         let ratio = quantile_s(during, quantile) / quantile_s(before, quantile);
         run.measured(key, title, ratio, Unit::Ratio, Better::Less);
@@ -145,7 +153,11 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
         Better::Less,
     );
     for (key, title, requests) in [
-        ("answer", "HTTP answer beside the huge channel", &together.requests),
+        (
+            "answer",
+            "HTTP answer beside the huge channel",
+            &together.requests,
+        ),
         ("answer_alone", "HTTP answer alone", &alone.requests),
     ] {
         tell_curve(run, key, title, &requests.answers);

@@ -35,6 +35,8 @@ pub(crate) use self::watch::{Seen, Watch};
 const TICK: Duration = Duration::from_millis(20);
 /// What has not come after so long without anything is lost.
 const GRACE: Duration = Duration::from_secs(2);
+/// The same for those for whom no broadcast waits.
+const VISITORS_GRACE: Duration = Duration::from_millis(500);
 /// So long without anybody becoming live is a fault of server or harness.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Other threads' clients wake nobody here when they have what they wait for.
@@ -53,6 +55,8 @@ pub(crate) struct Field<'a> {
     /// What is told in the end.
     pub(crate) run: Run,
     pub(crate) stop: Arc<AtomicBool>,
+    /// Whether somebody is there for whom no broadcast waits.
+    has_visitors: bool,
     /// Those who have stopped reading: what has not come to them is not lost.
     pub(crate) stalled: Range<u32>,
     audiences: Vec<Audience>,
@@ -139,6 +143,7 @@ impl<'a> Field<'a> {
             progress: Progress::new(common.quiet, began),
             run,
             stop: Arc::clone(&common.stop),
+            has_visitors: false,
             stalled: 0..0,
             audiences: audiences.to_vec(),
             began,
@@ -180,6 +185,7 @@ impl<'a> Field<'a> {
         let before = count - tickets.len() as u32;
         self.progress
             .phase("connecting", Extent::Things(u64::from(count)), began);
+        self.has_visitors |= tickets.iter().any(|ticket| !ticket.is_awaited);
         self.crowd.admit_on(threads, tickets);
         self.wait_for(count)?;
         let live = self.board.totals().live;
@@ -241,7 +247,12 @@ impl<'a> Field<'a> {
     ///
     /// # Errors
     /// Nothing has come for long.
-    pub(crate) fn settle(&mut self, count: u32, watch: &mut Watch, live: &mut Vec<(f64, f64)>) -> Result<f64> {
+    pub(crate) fn settle(
+        &mut self,
+        count: u32,
+        watch: &mut Watch,
+        live: &mut Vec<(f64, f64)>,
+    ) -> Result<f64> {
         let began = Instant::now();
         let (mut last, mut heard, mut looked) = (Totals::default(), began, began);
         let arrived = |totals: &Totals| totals.live + totals.failed + totals.closed;
@@ -318,7 +329,15 @@ impl<'a> Field<'a> {
         let published_s = (self.board.now_ns() - began_ns) as f64 / 1e9;
         let (mut delivered, mut heard) = (0, Instant::now());
         let mut heard_ns = self.board.now_ns();
-        while heard.elapsed() < GRACE && !(self.board.is_all_done() && self.publisher.unanswered() == 0) {
+        // Nobody knows whether visitors have everything: when nothing comes any more, they should.
+        let quiet = if self.has_visitors {
+            VISITORS_GRACE
+        } else {
+            Duration::ZERO
+        };
+        while heard.elapsed() < GRACE
+            && !(self.board.is_all_done() && self.publisher.unanswered() == 0 && heard.elapsed() >= quiet)
+        {
             self.step(TICK, &mut watch, 0)?;
             let totals = self.board.totals();
             if totals.delivered != delivered {
@@ -386,7 +405,9 @@ impl<'a> Field<'a> {
         while self.publisher.is_free() && !plan.is_over(*number, self.board.now_ns() - began_ns) {
             let due_ns = plan.pace.due_ns(*number).map(|due| began_ns + due);
             match (plan.pace, due_ns) {
-                (Pace::InFlight(at_most), _) if self.publisher.in_flight() >= at_most => return Ok(look_every),
+                (Pace::InFlight(at_most), _) if self.publisher.in_flight() >= at_most => {
+                    return Ok(look_every);
+                }
                 (_, Some(due_ns)) if due_ns > self.board.now_ns() => {
                     return Ok(until_due(due_ns, self.board.now_ns(), TICK));
                 }

@@ -144,9 +144,27 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     }
     let (joins_count, leaves_count) = (joins.len() as u64, leaves.len() as u64);
     let (seen, gone) = (&joined.seen, &left.seen);
-    tell_cpu_per(run, seen, joins_count, "server_cpu_per_join", "Server CPU per join, with its connection");
-    tell_cpu_per(run, seen, told(&joins), "server_cpu_per_join_notice", "  of it per member that is told");
-    tell_cpu_per(run, gone, leaves_count, "server_cpu_per_leave", "Server CPU per leave");
+    tell_cpu_per(
+        run,
+        seen,
+        joins_count,
+        "server_cpu_per_join",
+        "Server CPU per join, with its connection",
+    );
+    tell_cpu_per(
+        run,
+        seen,
+        told(&joins),
+        "server_cpu_per_join_notice",
+        "  of it per member that is told",
+    );
+    tell_cpu_per(
+        run,
+        gone,
+        leaves_count,
+        "server_cpu_per_leave",
+        "Server CPU per leave",
+    );
     // The answer to the question comes first.
     run.figures.rotate_left(figures);
     left.count_faults(run);
@@ -167,7 +185,11 @@ fn check(field: &mut Field<'_>, there: &[Ticket], when: &str) -> Result<()> {
     let faults = &mut field.run.faults;
     for ticket in there {
         let expected = expected[&ticket.channels[0]];
-        let known = members.views.get(ticket.client as usize).copied().unwrap_or_default();
+        let known = members
+            .views
+            .get(ticket.client as usize)
+            .copied()
+            .unwrap_or_default();
         if known == expected {
             continue;
         }

@@ -160,8 +160,9 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     );
     if account.stall_ns > STALL_TOLD_NS {
         let at_s = account.stalled_at_ns.saturating_sub(measured.began_ns) as f64 / 1e9;
-        run.notes
-            .push(format!("The longest stall ended {at_s:.2} s after the beginning."));
+        run.notes.push(format!(
+            "The longest stall ended {at_s:.2} s after the beginning."
+        ));
     }
     tell_series(
         run,
@@ -200,7 +201,12 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
 }
 
 /// What became of those who did not read, and of the others meanwhile.
-fn tell_stalled(field: &mut Field<'_>, options: &Options, before: &Measured, measured: &Measured) -> Result<()> {
+fn tell_stalled(
+    field: &mut Field<'_>,
+    options: &Options,
+    before: &Measured,
+    measured: &Measured,
+) -> Result<()> {
     let endured = field.crowd.endured()?;
     let mut times = delays();
     endured
@@ -214,7 +220,12 @@ fn tell_stalled(field: &mut Field<'_>, options: &Options, before: &Measured, mea
         Unit::Share,
         Better::More,
     );
-    tell_curve(run, "stalled", "From when they stopped reading until closed", &times);
+    tell_curve(
+        run,
+        "stalled",
+        "From when they stopped reading until closed",
+        &times,
+    );
     let (earlier, during) = (before.account.all_delays(), measured.account.all_delays());
     tell_curve(run, "delivery_before", "Delivery while everybody read", &earlier);
     run.measured(
@@ -225,7 +236,11 @@ fn tell_stalled(field: &mut Field<'_>, options: &Options, before: &Measured, mea
         Better::Less,
     );
     for (key, title, seen) in [
-        ("memory_peak_before", "Server memory while everybody read, at most", &before.seen),
+        (
+            "memory_peak_before",
+            "Server memory while everybody read, at most",
+            &before.seen,
+        ),
         ("memory_peak", "Server memory meanwhile, at most", &measured.seen),
     ] {
         let series = seen.series.iter().find(|series| series.key == "server_memory");
