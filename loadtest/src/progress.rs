@@ -132,15 +132,6 @@ impl Progress {
         self.last = Some((now, seen));
     }
 
-    /// Something that has to be read, now and not only in the report; it stays on the screen.
-    pub(crate) fn note(&self, text: &str) {
-        match &self.view {
-            View::Live(bar) => bar.suspend(|| print(text)),
-            View::Plain => print(text),
-            View::Quiet => {}
-        }
-    }
-
     /// Takes the view away, so that the report has the screen.
     pub(crate) fn end(self) {
         if let View::Live(bar) = self.view {

@@ -7,8 +7,10 @@ pub(crate) mod connect;
 pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod mixed;
+mod options;
 pub(crate) mod presence;
 pub(crate) mod sustain;
+mod tell;
 mod watch;
 
 use std::ops::Range;
@@ -22,13 +24,15 @@ use crate::arguments::Common;
 use crate::process::{Memory, raise_descriptor_limit};
 use crate::progress::{Extent, Progress, Seen as Shown};
 use crate::publisher::{Pace, Publisher, Requests, until_due};
-use crate::result::{Better, Curve, Run, Series, Unit};
+use crate::result::{Better, Run, Unit};
 use crate::swarm::account::Account;
 use crate::swarm::board::{Board, Totals};
 use crate::swarm::crowd::{Audience, Crowd, Detail};
 use crate::swarm::{Arrivals, Ticket};
 use crate::target::{ChannelKind, Target};
 
+pub(crate) use self::options::{rate, seconds, share};
+pub(crate) use self::tell::{quantile_s, tell_cpu_per, tell_curve, tell_series};
 pub(crate) use self::watch::{Seen, Watch};
 
 /// How long is waited at most before somebody looks at the time.
@@ -516,71 +520,4 @@ impl Measured {
     pub(crate) fn count_faults(&self, run: &mut Run) {
         count_faults(run, &self.account, &self.requests);
     }
-}
-
-/// The value of a histogram of nanoseconds, in seconds; not a number when it is empty.
-pub(crate) fn quantile_s(histogram: &hdrhistogram::Histogram<u64>, quantile: f64) -> f64 {
-    if histogram.is_empty() {
-        return f64::NAN;
-    }
-    histogram.value_at_quantile(quantile) as f64 / 1e9
-}
-
-/// What the server has used for each of so many things; nothing if it is not known.
-pub(crate) fn tell_cpu_per(run: &mut Run, seen: &Seen, count: u64, key: &str, title: &str) {
-    if let Some(server) = seen.server
-        && count > 0
-    {
-        let cpu_s = server.exact.as_secs_f64() / count as f64;
-        run.measured(key, title, cpu_s, Unit::Seconds, Better::Less);
-    }
-}
-
-/// Adds something sampled over time.
-pub(crate) fn tell_series(run: &mut Run, key: &str, title: &str, unit: Unit, points: Vec<(f64, f64)>) {
-    run.series.push(Series {
-        key: key.to_owned(),
-        title: title.to_owned(),
-        unit,
-        points,
-    });
-}
-
-/// A time as an operator gives it: seconds, `12` or `12s`.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let number = text.strip_suffix('s').unwrap_or(text);
-    let seconds = number.parse::<f64>().map_err(|error| error.to_string())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
-/// A part of all, 0 to 1.
-pub(crate) fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("a share is a number from 0 to 1".to_owned()),
-    }
-}
-
-/// Something per second.
-pub(crate) fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
-        _ => Err("a rate is a number above 0".to_owned()),
-    }
-}
-
-/// Adds a distribution of nanoseconds to a run, and its median and 99th percentile to the figures.
-pub(crate) fn tell_curve(run: &mut Run, key: &str, title: &str, histogram: &hdrhistogram::Histogram<u64>) {
-    let curve = Curve::of(key, title, histogram, Unit::Seconds, 1e-9);
-    for (quantile, name) in [(0.5, "p50"), (0.99, "p99")] {
-        let value = curve.at(quantile).unwrap_or(f64::NAN);
-        run.measured(
-            &format!("{key}_{name}"),
-            &format!("{title}, {name}"),
-            value,
-            Unit::Seconds,
-            Better::Less,
-        );
-    }
-    run.curves.push(curve);
 }

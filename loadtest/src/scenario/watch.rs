@@ -56,7 +56,6 @@ struct Processes {
 /// What was seen.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    pub(crate) lasted: Duration,
     /// What the server has used since the beginning, if its process is known.
     pub(crate) server: Option<Cpu>,
     /// Its memory at the end.
@@ -144,7 +143,6 @@ impl Watch {
         };
         let busiest = after.threads.iter().map(spent).max().unwrap_or_default();
         Ok(Seen {
-            lasted,
             server: after
                 .server
                 .zip(self.before.server)
