@@ -7,19 +7,13 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::rest::Rest;
 use super::run::Run;
 use crate::hub::channel::Channel;
-
-/// A run that took less is not worth a rest, which the runtime's timer rounds up to whole milliseconds.
-const REST_MIN: Duration = Duration::from_millis(1);
-/// No rest is longer, however many subscribers the channel has.
-const REST_MAX: Duration = Duration::from_millis(4);
-/// So many frames that wait are enough joined: to send them costs little more than to send a few.
-const REST_FRAMES_MAX: usize = 32;
 
 /// One subscriber's place in the array: all that the hot loop needs, without a look at the socket itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +64,8 @@ pub(super) struct Audience {
     pub(super) waiting: Vec<Waiting>,
     /// The run at work.
     pub(super) run: Option<Run>,
-    /// When the next run may begin, unless it may at once.
-    pub(super) rests_until: Option<Instant>,
+    /// Whether the next run waits for more frames.
+    pub(super) rest: Rest,
 }
 
 impl Audience {
@@ -82,7 +76,7 @@ impl Audience {
             blanks: Vec::new(),
             waiting: Vec::new(),
             run: None,
-            rests_until: None,
+            rest: Rest::default(),
         }
     }
 
@@ -100,20 +94,6 @@ impl Audience {
     /// Whether it can be forgotten.
     pub(super) fn is_idle(&self) -> bool {
         self.seats.is_empty() && self.run.is_none() && self.waiting.is_empty()
-    }
-
-    /// A run was served to its last subscriber. If its frames came faster than runs go out, as several in one run
-    /// show, the next run waits for as long as this one took: what comes meanwhile travels along at next to no cost.
-    /// Who publishes once in a while never waits, and nobody waits for a small channel.
-    pub(super) fn rest_after(&mut self, run: &Run, now: Instant) {
-        let took = now.saturating_duration_since(run.began);
-        let rests = run.published.len() > 1 && took >= REST_MIN;
-        self.rests_until = rests.then(|| now + took.min(REST_MAX));
-    }
-
-    /// Whether the next run still waits for more frames.
-    pub(super) fn rests(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|until| until > now) && self.waiting.len() < REST_FRAMES_MAX
     }
 
     /// Takes a subscriber in, behind everybody. The answer is its position.

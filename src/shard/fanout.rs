@@ -207,7 +207,7 @@ impl Fanout {
 
     /// When the first rest of an audience is over: somebody must come back then.
     pub(super) fn rests_until(&self) -> Option<Instant> {
-        let over = |&index: &usize| self.audiences[index].rests_until;
+        let over = |&index: &usize| self.audiences[index].rest.until();
         self.resting.iter().filter_map(over).min()
     }
 
@@ -217,7 +217,7 @@ impl Fanout {
         ready.append(&mut self.resting);
         ready.retain(|&index| {
             let audience = &mut self.audiences[index];
-            if audience.rests(now) {
+            if audience.rest.goes_on(audience.waiting.len(), now) {
                 self.resting.push(index);
                 return false;
             }
@@ -417,7 +417,8 @@ impl Fanout {
         let audience = &mut self.audiences[index];
         if let Some(run) = audience.run.take() {
             let now = sink.served(&audience.channel, &run);
-            audience.rest_after(&run, now);
+            let took = now.saturating_duration_since(run.began);
+            audience.rest.after(run.published.len(), took, now);
         }
         audience.sweep(|seat, position| sink.moved(seat, position));
         if audience.waiting.is_empty() {

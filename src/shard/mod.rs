@@ -14,6 +14,7 @@ mod live;
 pub mod outbox;
 mod pulse;
 mod reader;
+mod rest;
 mod run;
 mod session;
 mod sockets;
