@@ -122,6 +122,10 @@ fn decrypt(tls: &mut ClientConnection, tcp: &mut TcpStream, buffer: &mut [u8]) -
             read => return read,
         }
         if tls.read_tls(tcp)? == 0 {
+            if tls.is_handshaking() {
+                let words = "it ended before TLS was agreed on (does the server speak it there? See --tls and --port)";
+                return Err(io::Error::new(ErrorKind::UnexpectedEof, words));
+            }
             return Ok(0);
         }
         let taken = tls.process_new_packets();
