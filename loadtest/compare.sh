@@ -33,6 +33,9 @@ known_workloads=(
   'flood: sustain --clients 1000 --rate 4000'
   'crossed: fanout --clients 5000 --channels 50 --per-client 10 --at-once 50'
   'connect: connect --clients 10000'
+  'presence: presence --members 1000 --joins 100'
+  'churn: churn --clients 1000 --rate 100'
+  'mixed: mixed --huge 18000'
   'idle: idle --clients 10000'
 )
 

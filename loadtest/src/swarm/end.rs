@@ -85,8 +85,9 @@ impl Swarm {
     }
 
     pub(super) fn tell(&mut self, end: End) {
-        if self.arrivals.ends.len() < EXAMPLES_MAX {
-            self.arrivals.ends.push(end.words().to_owned());
+        let ends = &mut self.arrivals.ends;
+        if ends.len() < EXAMPLES_MAX && !ends.iter().any(|known| known == end.words()) {
+            ends.push(end.words().to_owned());
         }
         if let End::Hopeless(words) = end {
             self.hopeless.get_or_insert(words);
