@@ -3,6 +3,9 @@
 //!
 //! Pure: it is told what arrived and when. It reads no clock and knows no socket.
 
+#[cfg(test)]
+mod model;
+
 use std::mem;
 use std::ops::Range;
 
@@ -125,7 +128,7 @@ impl Ledger {
     }
 
     /// An event has arrived at a socket, which has these seats. `published` tells how many events were published to a
-    /// channel; it is asked only where something is odd.
+    /// channel.
     #[inline]
     pub(crate) fn arrive(
         &mut self,
@@ -144,18 +147,22 @@ impl Ledger {
                 .foreign(stamp, "of another run, or of a channel that the socket has not");
             return;
         };
-        let is_next =
-            own.state == State::Joined && self.gaps.is_empty() && own.window.advance(stamp.sequence);
+        let published = published(stamp.channel);
+        let is_next = own.state == State::Joined
+            && self.gaps.is_empty()
+            && stamp.sequence < published
+            && own.window.advance(stamp.sequence);
         if is_next || self.arrive_oddly(seat, stamp, published) {
             self.enter(seat, stamp, now_ns);
         }
     }
 
     /// Whatever is not just the next one. The answer is whether it counts as delivered.
-    fn arrive_oddly(&mut self, seat: Seat, stamp: &Stamp, published: impl FnOnce(u32) -> u32) -> bool {
+    #[cold]
+    fn arrive_oddly(&mut self, seat: Seat, stamp: &Stamp, published: u32) -> bool {
         let own = &mut self.subscriptions[seat as usize];
         let sequence = stamp.sequence;
-        if sequence >= published(own.channel) {
+        if sequence >= published {
             self.account.foreign(stamp, "which was never published");
             return false;
         }
@@ -346,7 +353,13 @@ impl Ledger {
             let lost = missing.len().saturating_sub(void) as u64;
             account.lost(lost, channel, &missing);
         }
-        for (number, channel) in (0..).zip(&mut self.channels) {
+        for (number, published) in (0..).zip(published) {
+            // Of the last ones, this thread's sockets may have nothing at all.
+            if self.channels[number as usize].awaited > 0 && self.channels[number as usize].end() < *published
+            {
+                self.tally(number, published - 1);
+            }
+            let channel = &mut self.channels[number as usize];
             for tally in channel.open.drain(..) {
                 account
                     .broadcasts
