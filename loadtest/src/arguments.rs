@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use crate::floor::FloorArguments;
 use crate::report::{ReportArguments, TableArguments};
 use crate::scenario::{churn, client_events, connect, fanout, idle, mixed, presence, sustain};
 use crate::target::{ChannelKind, Target, Whereabouts};
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     Report(ReportArguments),
     /// Shows medians of runs that were kept, and ratios between labels.
     Table(TableArguments),
+    /// What figures are held against.
+    #[command(hide = true)]
+    Floor(FloorArguments),
 }
 
 /// What all scenarios share.

@@ -2,6 +2,7 @@
 //! with the server.
 
 mod arguments;
+mod floor;
 mod process;
 mod progress;
 mod publisher;
@@ -55,6 +56,7 @@ fn obey(arguments: &Arguments) -> Result<()> {
         Some(Command::Mixed(options)) => measure(common, |common| mixed::run(common, options)),
         Some(Command::Idle(options)) => measure(common, |common| idle::run(common, options)),
         Some(Command::ClientEvents(options)) => measure(common, |common| client_events::run(common, options)),
+        Some(Command::Floor(arguments)) => arguments.run(common.port),
         Some(Command::Report(arguments)) => say(&arguments.run()?),
         Some(Command::Table(arguments)) => say(&arguments.run()?),
         None => Ok(Arguments::command().print_help()?),
