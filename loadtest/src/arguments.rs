@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use crate::figures::FigureArguments;
 use crate::floor::FloorArguments;
 use crate::report::{ReportArguments, TableArguments};
 use crate::scenario::{churn, client_events, connect, fanout, idle, mixed, presence, sustain};
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Report(ReportArguments),
     /// Shows medians of runs that were kept, and ratios between labels.
     Table(TableArguments),
+    Figures(FigureArguments),
     /// What figures are held against.
     #[command(hide = true)]
     Floor(FloorArguments),
@@ -129,6 +131,11 @@ impl Common {
     /// Bytes of data in each event.
     pub(crate) fn payload_bytes(&self) -> usize {
         self.payload.unwrap_or(PAYLOAD_BYTES)
+    }
+
+    /// Whether somebody wants it to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Relaxed)
     }
 
     /// The server that is meant, for a run of so many clients.

@@ -2,6 +2,7 @@
 //! with the server.
 
 mod arguments;
+mod figures;
 mod floor;
 mod process;
 mod progress;
@@ -56,6 +57,10 @@ fn obey(arguments: &Arguments) -> Result<()> {
         Some(Command::Mixed(options)) => measure(common, |common| mixed::run(common, options)),
         Some(Command::Idle(options)) => measure(common, |common| idle::run(common, options)),
         Some(Command::ClientEvents(options)) => measure(common, |common| client_events::run(common, options)),
+        Some(Command::Figures(arguments)) => {
+            heed_signals(common)?;
+            say(&arguments.run(common)?)
+        }
         Some(Command::Floor(arguments)) => arguments.run(common.port),
         Some(Command::Report(arguments)) => say(&arguments.run()?),
         Some(Command::Table(arguments)) => say(&arguments.run()?),
@@ -64,14 +69,19 @@ fn obey(arguments: &Arguments) -> Result<()> {
 }
 
 fn measure(common: &Common, scenario: impl FnOnce(&Common) -> Result<Run>) -> Result<()> {
-    // The first interruption ends the measurement, the second one the program.
+    heed_signals(common)?;
+    let run = scenario(common)?;
+    say(&report::told(&run))?;
+    report::deliver(&run, common.json.as_deref(), common.report.as_deref())
+}
+
+/// The first interruption ends the measurement, the second one the program.
+fn heed_signals(common: &Common) -> Result<()> {
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, 130, Arc::clone(&common.stop))?;
         flag::register(signal, Arc::clone(&common.stop))?;
     }
-    let run = scenario(common)?;
-    say(&report::told(&run))?;
-    report::deliver(&run, common.json.as_deref(), common.report.as_deref())
+    Ok(())
 }
 
 fn say(text: &str) -> Result<()> {

@@ -24,7 +24,8 @@ const LISTENER: u64 = u64::MAX;
 /// The answer to the one key that this program's clients send.
 const WELCOME: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-const GREETING: &str = r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.1\",\"activity_timeout\":120}"}"#;
+const GREETING: &str =
+    r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.1\",\"activity_timeout\":120}"}"#;
 const DONE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
 /// What somebody wants.
@@ -250,7 +251,10 @@ const TEXT: u8 = 1;
 fn frame(bytes: &mut [u8]) -> Option<(u8, std::ops::Range<usize>)> {
     let kind = bytes.first()? & 0x0f;
     let (length, head) = match bytes.get(1)? & 0x7f {
-        126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
+        126 => (
+            usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)),
+            4,
+        ),
         127 => (
             u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize,
             10,
@@ -259,7 +263,11 @@ fn frame(bytes: &mut [u8]) -> Option<(u8, std::ops::Range<usize>)> {
     };
     let mask: [u8; 4] = bytes.get(head..head + 4)?.try_into().ok()?;
     let payload = head + 4..head + 4 + length;
-    for (byte, key) in bytes.get_mut(payload.clone())?.iter_mut().zip(mask.iter().cycle()) {
+    for (byte, key) in bytes
+        .get_mut(payload.clone())?
+        .iter_mut()
+        .zip(mask.iter().cycle())
+    {
         *byte ^= key;
     }
     Some((kind, payload))

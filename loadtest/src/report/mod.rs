@@ -5,13 +5,13 @@
 mod axis;
 mod compare;
 mod html;
-mod panels;
+pub(crate) mod panels;
 mod plot;
 pub(crate) mod quantity;
 #[cfg(test)]
 mod sample;
 pub(crate) mod text;
-mod words;
+pub(crate) mod words;
 
 use std::env;
 use std::fs;

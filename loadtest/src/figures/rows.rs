@@ -1,0 +1,443 @@
+//! The table, as data: what is run, which figures are read, what they should be.
+
+use super::Round;
+use crate::result::Unit;
+
+/// One line of what is wanted, with all figures that it asks for.
+pub(super) struct Row {
+    /// How it is chosen.
+    pub(super) name: &'static str,
+    /// What is done, for people.
+    pub(super) title: &'static str,
+    pub(super) trials: &'static [Trial],
+    pub(super) cells: &'static [Cell],
+}
+
+/// One run. Rows may share it: it is taken once in each repetition.
+pub(super) struct Trial {
+    pub(super) name: &'static str,
+    pub(super) on: On,
+    /// What the server needs beyond its defaults: `{"server": {…}, "app": {…}}`.
+    pub(super) settings: &'static str,
+    /// The scenario and its arguments.
+    pub(super) full: &'static str,
+    /// The same with a few sockets.
+    pub(super) quick: &'static str,
+}
+
+/// What is run against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    Server,
+    Floor,
+}
+
+/// One figure.
+pub(super) struct Cell {
+    pub(super) title: &'static str,
+    pub(super) unit: Unit,
+    pub(super) value: Value,
+    /// The floor's, in the same repetition.
+    pub(super) floor: Option<Value>,
+    pub(super) middle: Middle,
+    pub(super) goal: Goal,
+}
+
+/// How a figure is read from a repetition.
+#[derive(Clone, Copy)]
+pub(super) enum Value {
+    /// A trial's figure of that key.
+    Of(&'static str, &'static str),
+    /// Made of several.
+    From(fn(&Round) -> Option<f64>),
+}
+
+/// What stands for all repetitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Middle {
+    Median,
+    /// For what is sampled too seldom for one repetition to tell.
+    Mean,
+}
+
+/// What is to be reached.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Goal {
+    AtMost(f64),
+    AtLeast(f64),
+    /// So many times the floor at most.
+    FloorAtMost(f64),
+    /// So much, or so many times the floor.
+    AtLeastOrFloor(f64, f64),
+    /// It only describes.
+    None,
+}
+
+impl Value {
+    pub(super) fn read(self, round: &Round) -> Option<f64> {
+        match self {
+            Value::Of(trial, key) => round.figure(trial, key),
+            Value::From(made) => made(round).filter(|value| value.is_finite()),
+        }
+    }
+}
+
+const DEFAULTS: &str = "{}";
+/// Events of a mebibyte, for apps that send such.
+const LARGE: &str = r#"{"server": {"body_bytes_max": 4194304},
+    "app": {"event_data_bytes_max": 1048576, "message_bytes_max": 1048576, "outbox_bytes_max": 16777216}}"#;
+
+const fn trial(name: &'static str, full: &'static str, quick: &'static str) -> Trial {
+    Trial {
+        name,
+        on: On::Server,
+        settings: DEFAULTS,
+        full,
+        quick,
+    }
+}
+
+const fn cell(title: &'static str, unit: Unit, value: Value, goal: Goal) -> Cell {
+    Cell {
+        title,
+        unit,
+        value,
+        floor: None,
+        middle: Middle::Median,
+        goal,
+    }
+}
+
+/// What every µs of CPU is held against: a `send` to one of 10,000.
+const SEND: Value = Value::Of("floor", "server_cpu_per_delivery");
+
+const fn cpu(trial: &'static str, goal: Goal) -> Cell {
+    Cell {
+        floor: Some(SEND),
+        ..cell(
+            "server CPU per delivered message",
+            Unit::Seconds,
+            Value::Of(trial, "server_cpu_per_delivery"),
+            goal,
+        )
+    }
+}
+
+const fn delivered(trial: &'static str, goal: Goal) -> Cell {
+    cell(
+        "delivered",
+        Unit::PerSecond,
+        Value::Of(trial, "delivered_per_second"),
+        goal,
+    )
+}
+
+const FLOOR: Trial = Trial {
+    on: On::Floor,
+    ..trial(
+        "floor",
+        "fanout --clients 10000 --broadcasts 30",
+        "fanout --clients 50 --broadcasts 3",
+    )
+};
+const ONE: Trial = trial(
+    "one",
+    "fanout --clients 18000 --broadcasts 15",
+    "fanout --clients 100 --broadcasts 3",
+);
+
+/// All of it.
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "lone",
+        title: "one broadcast at a time to 10,000",
+        trials: &[
+            FLOOR,
+            trial(
+                "lone",
+                "fanout --clients 10000 --broadcasts 30",
+                "fanout --clients 50 --broadcasts 3",
+            ),
+        ],
+        cells: &[
+            cell("floor: CPU of a bare send", Unit::Seconds, SEND, Goal::None),
+            cpu("lone", Goal::FloorAtMost(1.1)),
+            Cell {
+                middle: Middle::Mean,
+                ..cell(
+                    "of it in user space (sampled, mean)",
+                    Unit::Seconds,
+                    Value::Of("lone", "server_user_cpu_per_delivery"),
+                    Goal::AtMost(0.15e-6),
+                )
+            },
+            Cell {
+                floor: Some(Value::Of("floor", "last_p50")),
+                ..cell(
+                    "until the last subscriber has it, p50",
+                    Unit::Seconds,
+                    Value::Of("lone", "last_p50"),
+                    Goal::FloorAtMost(1.1),
+                )
+            },
+        ],
+    },
+    Row {
+        name: "sixteen",
+        title: "1 channel × 1,000, 200 B, 16 in flight",
+        trials: &[
+            FLOOR,
+            trial(
+                "sixteen",
+                "sustain --clients 1000 --in-flight 16 --duration 5",
+                "sustain --clients 20 --in-flight 16 --duration 0.1 --warm-up 0",
+            ),
+        ],
+        cells: &[
+            delivered("sixteen", Goal::AtLeast(1.8e6)),
+            cpu("sixteen", Goal::AtMost(0.4e-6)),
+        ],
+    },
+    Row {
+        name: "flood",
+        title: "open loop, 4,000 publishes/s × 1,000",
+        trials: &[
+            FLOOR,
+            trial(
+                "flood",
+                "sustain --clients 1000 --rate 4000 --duration 5",
+                "sustain --clients 20 --rate 100 --duration 0.1 --warm-up 0",
+            ),
+        ],
+        cells: &[
+            // 4.0 million, to the digits that it is told in.
+            delivered("flood", Goal::AtLeast(3.95e6)),
+            cell(
+                "lost",
+                Unit::Count,
+                Value::From(|round| Some(round.runs.get("flood")?.faults.lost as f64)),
+                Goal::AtMost(0.0),
+            ),
+            cell(
+                "delivery, p50",
+                Unit::Seconds,
+                Value::Of("flood", "delivery_p50"),
+                Goal::AtMost(8e-3),
+            ),
+            cell(
+                "delivery, p99",
+                Unit::Seconds,
+                Value::Of("flood", "delivery_p99"),
+                Goal::AtMost(50e-3),
+            ),
+            cell(
+                "until the last subscriber has it, p50",
+                Unit::Seconds,
+                Value::Of("flood", "last_p50"),
+                Goal::None,
+            ),
+            cpu("flood", Goal::None),
+        ],
+    },
+    Row {
+        name: "steady",
+        title: "open loop, 500 publishes/s × 1,000",
+        trials: &[
+            FLOOR,
+            trial(
+                "steady",
+                "sustain --clients 1000 --rate 500 --duration 5",
+                "sustain --clients 20 --rate 50 --duration 0.1 --warm-up 0",
+            ),
+        ],
+        cells: &[
+            cpu("steady", Goal::AtMost(1.3e-6)),
+            cell(
+                "delivery, p50",
+                Unit::Seconds,
+                Value::Of("steady", "delivery_p50"),
+                Goal::AtMost(5e-3),
+            ),
+            cell(
+                "until the last subscriber has it, p50",
+                Unit::Seconds,
+                Value::Of("steady", "last_p50"),
+                Goal::None,
+            ),
+        ],
+    },
+    Row {
+        name: "crossed",
+        title: "5,000 clients × 10 of 50 channels, 50 broadcasts at once",
+        trials: &[
+            FLOOR,
+            trial(
+                "crossed",
+                "fanout --clients 5000 --channels 50 --per-client 10 --at-once 50 --broadcasts 30",
+                "fanout --clients 20 --channels 5 --per-client 2 --at-once 5 --broadcasts 3",
+            ),
+        ],
+        cells: &[
+            cell(
+                "until all have all, p50",
+                Unit::Seconds,
+                Value::Of("crossed", "all_p50"),
+                Goal::AtMost(80e-3),
+            ),
+            cpu("crossed", Goal::AtMost(1.5e-6)),
+        ],
+    },
+    Row {
+        name: "one_vs_many",
+        title: "1 channel × 18,000 against 50 channels × 360",
+        trials: &[
+            ONE,
+            trial(
+                "many",
+                "fanout --clients 18000 --channels 50 --at-once 50 --broadcasts 15",
+                "fanout --clients 100 --channels 5 --at-once 5 --broadcasts 3",
+            ),
+        ],
+        cells: &[
+            cell(
+                "one: until all have it, p50",
+                Unit::Seconds,
+                Value::Of("one", "last_p50"),
+                Goal::None,
+            ),
+            cell(
+                "many: until all have it, p50",
+                Unit::Seconds,
+                Value::Of("many", "all_p50"),
+                Goal::None,
+            ),
+            cell(
+                "one against many",
+                Unit::Ratio,
+                Value::From(|round| {
+                    Some(round.figure("one", "last_p50")? / round.figure("many", "all_p50")?)
+                }),
+                Goal::AtMost(1.1),
+            ),
+        ],
+    },
+    Row {
+        name: "answer",
+        title: "HTTP answer to a trigger",
+        trials: &[
+            trial(
+                "answer_10",
+                "fanout --clients 10 --broadcasts 2000",
+                "fanout --clients 10 --broadcasts 3",
+            ),
+            trial(
+                "answer_1000",
+                "fanout --clients 1000 --broadcasts 200",
+                "fanout --clients 20 --broadcasts 3",
+            ),
+            ONE,
+        ],
+        cells: &[
+            cell(
+                "at 10 subscribers, p50",
+                Unit::Seconds,
+                Value::Of("answer_10", "answer_p50"),
+                Goal::AtMost(0.5e-3),
+            ),
+            cell(
+                "at 1,000, p50",
+                Unit::Seconds,
+                Value::Of("answer_1000", "answer_p50"),
+                Goal::AtMost(0.5e-3),
+            ),
+            cell(
+                "at 18,000, p50",
+                Unit::Seconds,
+                Value::Of("one", "answer_p50"),
+                Goal::AtMost(0.5e-3),
+            ),
+            cell(
+                "the slowest against the fastest",
+                Unit::Ratio,
+                Value::From(slowest_answer),
+                Goal::AtMost(2.0),
+            ),
+        ],
+    },
+    Row {
+        name: "large",
+        title: "100 KB of data to 100 subscribers",
+        trials: &[
+            Trial {
+                on: On::Floor,
+                ..trial("floor_large", LARGE_FULL, LARGE_QUICK)
+            },
+            Trial {
+                settings: LARGE,
+                ..trial("large", LARGE_FULL, LARGE_QUICK)
+            },
+        ],
+        cells: &[
+            Cell {
+                floor: Some(Value::From(|round| large_per_s(round, "floor_large"))),
+                ..cell(
+                    "delivered",
+                    Unit::BytesPerSecond,
+                    Value::From(|round| large_per_s(round, "large")),
+                    Goal::AtLeastOrFloor(1e9, 0.9),
+                )
+            },
+            Cell {
+                floor: Some(Value::Of("floor_large", "server_cpu_per_delivery")),
+                ..cell(
+                    "server CPU per delivered message",
+                    Unit::Seconds,
+                    Value::Of("large", "server_cpu_per_delivery"),
+                    Goal::None,
+                )
+            },
+        ],
+    },
+    Row {
+        name: "triggers",
+        title: "HTTP triggers, keep-alive, one subscriber",
+        trials: &[trial(
+            "triggers",
+            "sustain --clients 1 --in-flight 16 --duration 5",
+            "sustain --clients 1 --in-flight 4 --duration 0.1 --warm-up 0",
+        )],
+        cells: &[
+            cell(
+                "triggers per second of server CPU",
+                Unit::PerSecond,
+                Value::From(|round| Some(1.0 / round.figure("triggers", "server_cpu_per_delivery")?)),
+                Goal::AtLeast(30_000.0),
+            ),
+            cell(
+                "published, clients on the same cores",
+                Unit::PerSecond,
+                Value::Of("triggers", "published_per_second"),
+                Goal::None,
+            ),
+        ],
+    },
+];
+
+const LARGE_FULL: &str = "sustain --clients 100 --payload 100000 --in-flight 4 --duration 5";
+const LARGE_QUICK: &str = "sustain --clients 5 --payload 100000 --in-flight 4 --duration 0.1 --warm-up 0";
+
+/// What was delivered of events of 100,000 bytes.
+fn large_per_s(round: &Round, trial: &str) -> Option<f64> {
+    Some(round.figure(trial, "delivered_per_second")? * 100_000.0)
+}
+
+fn slowest_answer(round: &Round) -> Option<f64> {
+    let answers: Option<Vec<f64>> = ["answer_10", "answer_1000", "one"]
+        .iter()
+        .map(|trial| round.figure(trial, "answer_p50"))
+        .collect();
+    let answers = answers?;
+    let least = answers.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = answers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    Some(most / least)
+}
