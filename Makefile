@@ -42,8 +42,10 @@ lint: tools
 	else echo "!! NOT RUN: gofmt, which is not installed"; fi
 	@cmp tests/sdk/node/node_modules/pusher-js/dist/web/pusher.min.js src/server/demo/pusher.min.js
 
+# The figures of docs/performance.md; FIGURES="lone flood --repeat 11" chooses some.
 bench:
-	cargo bench
+	cargo build --release --locked --workspace
+	target/release/loadtest figures $(FIGURES)
 
 # What the tests need besides Rust; a fraction of a second when it is there.
 tools:

@@ -200,7 +200,7 @@ impl Server {
         self.admin_address
     }
 
-    /// The node, for tests and benches that look inside.
+    /// The node, for tests that look inside.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
     }

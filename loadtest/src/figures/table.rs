@@ -207,13 +207,13 @@ mod tests {
             middle: Middle::Median,
             goal: Goal::FloorAtMost(1.1),
         };
-        let rounds = [round(6e-6, 5e-6), round(5e-6, 5e-6), round(9e-6, 10e-6)];
+        let rounds = [round(6.1e-6, 5e-6), round(5.2e-6, 5e-6), round(9.3e-6, 10e-6)];
         assert_eq!(
             told_cell(&cell, &rounds),
             [
                 "CPU",
-                "6.00 µs (5.00 .. 9.00)",
-                "1.00 × (0.90 .. 1.20)",
+                "6.10 µs (5.20 .. 9.30)",
+                "1.04 × (0.93 .. 1.22)",
                 "≤ 1.10 × floor",
                 "reached"
             ]

@@ -30,8 +30,11 @@ const DONE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConte
 
 /// What somebody wants.
 pub(super) enum Heard<'a> {
-    /// To get what is published.
-    Joined(Arc<TcpStream>),
+    /// To get what is published on a channel.
+    Joined {
+        socket: &'a Arc<TcpStream>,
+        channel: &'a str,
+    },
     /// To publish.
     Published(Publication<'a>),
     /// To say something to the others.
@@ -42,15 +45,14 @@ pub(super) enum Heard<'a> {
 #[derive(Debug, Deserialize)]
 pub(super) struct Publication<'a> {
     name: &'a str,
-    channels: Vec<&'a str>,
+    pub(super) channels: Vec<&'a str>,
     data: &'a str,
 }
 
 impl Publication<'_> {
-    /// What its subscribers get.
-    pub(super) fn message(&self) -> String {
+    /// What the subscribers of a channel get.
+    pub(super) fn message(&self, channel: &str) -> String {
         let (name, data) = (self.name, self.data);
-        let channel = self.channels.first().copied().unwrap_or_default();
         format!(r#"{{"event":"{name}","channel":"{channel}","data":"{data}"}}"#)
     }
 }
@@ -71,7 +73,6 @@ struct Guest {
     /// What has come and is not understood yet.
     pending: Vec<u8>,
     is_web_socket: bool,
-    has_joined: bool,
 }
 
 impl Door {
@@ -133,7 +134,6 @@ impl Door {
                 stream: Arc::new(stream),
                 pending: Vec::new(),
                 is_web_socket: false,
-                has_joined: false,
             });
         }
     }
@@ -223,9 +223,8 @@ impl Guest {
                     ),
                 );
                 self.answer(&answer)?;
-                if !mem::replace(&mut self.has_joined, true) {
-                    tell(Heard::Joined(Arc::clone(&self.stream)));
-                }
+                let socket = &self.stream;
+                tell(Heard::Joined { socket, channel });
             } else if text.contains(r#""pusher:ping""#) {
                 let mut answer = Vec::new();
                 put_text(&mut answer, r#"{"event":"pusher:pong","data":"{}"}"#);
@@ -310,7 +309,7 @@ mod tests {
         let body = br#"{"name":"load","channels":["a"],"data":"x"}"#;
         let publication: Publication<'_> = serde_json::from_slice(body).expect("it is one");
         assert_eq!(
-            publication.message(),
+            publication.message("a"),
             r#"{"event":"load","channel":"a","data":"x"}"#
         );
     }

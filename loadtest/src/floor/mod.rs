@@ -2,12 +2,13 @@
 //! that the same clients load in the same way. No server can be much cheaper without sending less often.
 //!
 //! It speaks just enough of the protocol for this program's own clients, checks nothing, and is NOT a server for anybody
-//! else: everyone who subscribes gets everything.
+//! else.
 
 mod door;
 mod relay;
 mod send;
 
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use anyhow::Result;
@@ -41,9 +42,9 @@ impl FloorArguments {
         let mut door = Door::open(port)?;
         loop {
             door.work(|heard| match heard {
-                Heard::Joined(socket) => {
-                    relay.hold(&socket);
-                    senders.hold(socket);
+                Heard::Joined { socket, channel } => {
+                    relay.hold(socket);
+                    senders.hold(Arc::clone(socket), channel);
                 }
                 Heard::Published(publication) => senders.send(&publication),
                 Heard::Said { text, by } => relay.pass_on(text, by),

@@ -1,6 +1,7 @@
 //! A bare loop of `send`: the same bytes to each socket, one call after the other, from as many threads as a server has
 //! shards.
 
+use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -18,8 +19,9 @@ pub(super) struct Senders {
 }
 
 enum Order {
-    Hold(Arc<TcpStream>),
-    Send(Arc<[u8]>),
+    Hold(Arc<TcpStream>, String),
+    /// To a channel.
+    Send(Arc<[u8]>, Arc<str>),
 }
 
 impl Senders {
@@ -36,18 +38,23 @@ impl Senders {
     }
 
     /// Gives a socket to one of them, in turn.
-    pub(super) fn hold(&mut self, socket: Arc<TcpStream>) {
-        self.order(self.held % self.orders.len(), Order::Hold(socket));
+    pub(super) fn hold(&mut self, socket: Arc<TcpStream>, channel: &str) {
+        self.order(
+            self.held % self.orders.len(),
+            Order::Hold(socket, channel.to_owned()),
+        );
         self.held += 1;
     }
 
-    /// Lets each of them send it to all of its sockets.
+    /// Lets each of them send it to all of its sockets that are on the channel.
     pub(super) fn send(&self, publication: &Publication<'_>) {
-        let mut frame = Vec::new();
-        put_text(&mut frame, &publication.message());
-        let frame: Arc<[u8]> = frame.into();
-        for thread in 0..self.orders.len() {
-            self.order(thread, Order::Send(Arc::clone(&frame)));
+        for channel in &publication.channels {
+            let mut frame = Vec::new();
+            put_text(&mut frame, &publication.message(channel));
+            let (frame, channel): (Arc<[u8]>, Arc<str>) = (frame.into(), (*channel).into());
+            for thread in 0..self.orders.len() {
+                self.order(thread, Order::Send(Arc::clone(&frame), Arc::clone(&channel)));
+            }
         }
     }
 
@@ -58,11 +65,16 @@ impl Senders {
 }
 
 fn work(orders: &Receiver<Order>) {
-    let (mut share, mut behind) = (Vec::new(), Vec::new());
+    let mut shares: HashMap<String, Vec<Arc<TcpStream>>> = HashMap::new();
+    let mut behind = Vec::new();
     for order in orders {
         match order {
-            Order::Hold(socket) => share.push(socket),
-            Order::Send(frame) => send(&share, &frame, &mut behind),
+            Order::Hold(socket, channel) => shares.entry(channel).or_default().push(socket),
+            Order::Send(frame, channel) => {
+                if let Some(share) = shares.get(&*channel) {
+                    send(share, &frame, &mut behind);
+                }
+            }
         }
     }
 }
