@@ -87,6 +87,8 @@ const DEFAULTS: &str = "{}";
 const LARGE: &str = r#"{"server": {"body_bytes_max": 4194304},
     "app": {"event_data_bytes_max": 1048576, "message_bytes_max": 1048576, "outbox_bytes_max": 16777216}}"#;
 
+const CLIENT_EVENTS: &str = r#"{"app": {"client_events": true, "client_events_per_s": 1000000}}"#;
+
 const fn trial(name: &'static str, full: &'static str, quick: &'static str) -> Trial {
     Trial {
         name,
@@ -365,6 +367,67 @@ pub(super) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "mixed",
+        title: "50 small channels while 18,000 are being broadcast to continuously",
+        trials: &[
+            FLOOR,
+            trial(
+                "mixed",
+                "mixed --huge 18000 --duration 8",
+                "mixed --huge 50 --small-channels 5 --small-clients 2 --rate 100 --duration 0.3",
+            ),
+        ],
+        cells: &[
+            cell(
+                "alone, p99",
+                Unit::Seconds,
+                Value::Of("mixed", "small_alone_p99"),
+                Goal::None,
+            ),
+            cell(
+                "beside the huge channel, p99",
+                Unit::Seconds,
+                Value::Of("mixed", "small_p99"),
+                Goal::None,
+            ),
+            cell(
+                "the same without one batch, to alone",
+                Unit::Ratio,
+                Value::From(small_channels_p99),
+                Goal::AtMost(2.0),
+            ),
+            cell(
+                "the huge channel: delivered",
+                Unit::PerSecond,
+                Value::Of("mixed", "huge_delivered_per_second"),
+                Goal::None,
+            ),
+        ],
+    },
+    Row {
+        name: "client_events",
+        title: "client event of 100 B from socket to socket and back",
+        trials: &[
+            Trial {
+                on: On::Floor,
+                ..trial("floor_client_events", EVENTS_FULL, EVENTS_QUICK)
+            },
+            Trial {
+                settings: CLIENT_EVENTS,
+                ..trial("client_events", EVENTS_FULL, EVENTS_QUICK)
+            },
+        ],
+        cells: &[Cell {
+            floor: Some(Value::Of("floor_client_events", "round_trip_p50")),
+            ..cell(
+                "round trip, p50",
+                Unit::Seconds,
+                Value::Of("client_events", "round_trip_p50"),
+                Goal::FloorAtMost(1.5),
+            )
+        }],
+    },
+    Row {
         name: "large",
         title: "100 KB of data to 100 subscribers",
         trials: &[
@@ -421,8 +484,125 @@ pub(super) const ROWS: &[Row] = &[
             ),
         ],
     },
+    Row {
+        name: "memory",
+        title: "10,000 idle sockets on one channel, a burst of 2 MiB to each, a rest",
+        trials: &[trial(
+            "memory",
+            "idle --clients 10000 --burst 2097152 --rest 10",
+            "idle --clients 50 --burst 50000 --rest 0.2",
+        )],
+        cells: &[
+            cell(
+                "per idle subscribed socket",
+                Unit::Bytes,
+                Value::Of("memory", "idle_memory_per_socket"),
+                Goal::AtMost(2_048.0),
+            ),
+            cell(
+                "at most in the burst",
+                Unit::Bytes,
+                Value::Of("memory", "memory_peak"),
+                Goal::None,
+            ),
+            cell(
+                "after burst and rest, to before",
+                Unit::Ratio,
+                Value::Of("memory", "memory_after_burst_ratio"),
+                Goal::AtMost(1.1),
+            ),
+        ],
+    },
+    Row {
+        name: "connect",
+        title: "connect and subscribe, all on one channel",
+        trials: &[
+            trial("connect", "connect --clients 10000", "connect --clients 50"),
+            trial(
+                "herd",
+                // Both crowds together, and some descriptors more, for a process that may have 20,000.
+                "connect --clients 9800 --drop-at-once 9800",
+                "connect --clients 30 --drop-at-once 30",
+            ),
+        ],
+        cells: &[
+            cell(
+                "10,000, per second",
+                Unit::PerSecond,
+                Value::Of("connect", "connected_per_second"),
+                Goal::AtLeast(20_000.0),
+            ),
+            cell(
+                "server CPU per socket",
+                Unit::Seconds,
+                Value::Of("connect", "server_cpu_per_socket"),
+                Goal::None,
+            ),
+            cell(
+                "while 9,800 others drop at once, p99",
+                Unit::Seconds,
+                Value::Of("herd", "handshake_p99"),
+                Goal::AtMost(0.25),
+            ),
+        ],
+    },
+    Row {
+        name: "stalled",
+        title: "100 of 1,000 readers stall, 2 KiB messages",
+        trials: &[trial(
+            "stalled",
+            "sustain --clients 1000 --stalled 100 --payload 2048 --rate 400 --duration 20",
+            "sustain --clients 20 --stalled 2 --payload 2048 --rate 100 --duration 0.2 --warm-up 0",
+        )],
+        cells: &[
+            cell(
+                "closed by the server",
+                Unit::Share,
+                Value::Of("stalled", "stalled_closed"),
+                Goal::AtLeast(1.0),
+            ),
+            cell(
+                "memory at most, above that before, for each",
+                Unit::Bytes,
+                Value::From(stalled_memory),
+                // An app's `outbox_bytes_max`, as it is by default.
+                Goal::AtMost(1_048_576.0),
+            ),
+            cell(
+                "the others' p99, to before",
+                Unit::Ratio,
+                Value::Of("stalled", "delivery_p99_ratio"),
+                Goal::AtMost(1.1),
+            ),
+        ],
+    },
+    Row {
+        name: "stalls",
+        title: "2,000 publishes/s × 1,000 for 60 s",
+        trials: &[trial(
+            "stalls",
+            "sustain --clients 1000 --rate 2000 --duration 60",
+            "sustain --clients 20 --rate 100 --duration 0.3 --warm-up 0",
+        )],
+        cells: &[
+            cell(
+                "longest time without a delivery",
+                Unit::Seconds,
+                Value::Of("stalls", "longest_stall"),
+                Goal::AtMost(50e-3),
+            ),
+            cell(
+                "delivery, p99",
+                Unit::Seconds,
+                Value::Of("stalls", "delivery_p99"),
+                Goal::None,
+            ),
+        ],
+    },
 ];
 
+const EVENTS_FULL: &str = "client-events --duration 5";
+const EVENTS_QUICK: &str = "client-events --duration 0.2 --warm-up 0";
 const LARGE_FULL: &str = "sustain --clients 100 --payload 100000 --in-flight 4 --duration 5";
 const LARGE_QUICK: &str = "sustain --clients 5 --payload 100000 --in-flight 4 --duration 0.1 --warm-up 0";
 
@@ -440,4 +620,19 @@ fn slowest_answer(round: &Round) -> Option<f64> {
     let least = answers.iter().copied().fold(f64::INFINITY, f64::min);
     let most = answers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     Some(most / least)
+}
+
+/// A small channel waits for one batch at least: so many sends, in Fanwire.
+const BATCH_SENDS: f64 = 128.0;
+
+fn small_channels_p99(round: &Round) -> Option<f64> {
+    let batch_s = BATCH_SENDS * SEND.read(round)?;
+    let beside_s = round.figure("mixed", "small_p99")? - batch_s;
+    Some(beside_s.max(0.0) / round.figure("mixed", "small_alone_p99")?)
+}
+
+/// What each of the hundred that stall took at most.
+fn stalled_memory(round: &Round) -> Option<f64> {
+    let grown = round.figure("stalled", "memory_peak")? - round.figure("stalled", "memory_peak_before")?;
+    Some(grown.max(0.0) / 100.0)
 }
