@@ -145,14 +145,14 @@ const BUDGETS: &[Budget] = &[
     budget(
         Share::Connection,
         Allocations,
-        36.0,
-        "a tenth above; mostly hyper's",
+        20.0,
+        "a tenth above; the reading of the handshake, the socket's parts",
     ),
     budget(
         Share::Connection,
         Bytes,
-        26_500.0,
-        "a tenth above; mostly hyper's buffers, given back",
+        8_100.0,
+        "a tenth above; what the handshake is read into, given back",
     ),
     budget(
         Share::Connection,
@@ -170,9 +170,9 @@ const BUDGETS: &[Budget] = &[
         Share::Connection,
         OtherCalls,
         13.0,
-        "accept, options, register; read and answer the upgrade; read",
+        "accept, register, wait and read twice",
     ),
-    budget(Share::Connection, Instructions, 74_000.0, TENTH_ABOVE),
+    budget(Share::Connection, Instructions, 61_000.0, TENTH_ABOVE),
     budget(Share::IdleSecond, Allocations, NONE, "nothing happens"),
     budget(
         Share::IdleSecond,
