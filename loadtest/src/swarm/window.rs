@@ -70,14 +70,17 @@ impl Window {
         if before > self.next {
             self.move_to(before, &mut gap);
         }
-        if self.has == u64::MAX {
-            return;
-        }
-        for sequence in self.next.saturating_sub(WIDTH)..before.min(self.next) {
-            if let Some(bit) = self.bit(sequence).filter(|bit| self.has & bit == 0) {
-                self.has |= bit;
-                gap(sequence..sequence + 1);
-            }
+        // Those before that are so much older than the last.
+        let older = u64::MAX
+            .checked_shl(self.next - before.min(self.next))
+            .unwrap_or(0);
+        let mut lacking = !self.has & older;
+        self.has |= older;
+        while lacking != 0 {
+            let age = lacking.ilog2();
+            lacking ^= 1 << age;
+            let sequence = self.next - 1 - age;
+            gap(sequence..sequence + 1);
         }
     }
 
