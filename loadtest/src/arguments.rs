@@ -79,7 +79,7 @@ pub(crate) struct Common {
         hide_env_values = true
     )]
     pub(crate) secret: String,
-    /// The server speaks TLS, mostly on port 443.
+    /// The server speaks TLS, mostly on port 443. Each client takes about 9 KiB of memory then, instead of a third of one.
     #[arg(long, global = true)]
     pub(crate) tls: bool,
     /// Trusts the certificate authorities in this file, in PEM, and no others. Without it, those that this machine trusts.
