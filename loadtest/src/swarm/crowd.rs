@@ -20,6 +20,8 @@ use super::members::Members;
 use super::rally::{Role, Trips};
 use super::{Arrivals, Swarm, Ticket};
 
+/// The niceness of a thread that goes before others.
+const HURRY: i32 = -10;
 /// A thread looks for orders at least so often. It is woken for them, too.
 const ORDERS_EVERY: Duration = Duration::from_secs(1);
 
@@ -109,6 +111,19 @@ impl Crowd {
         self.here.set_connecting_max(each);
         for other in &self.others {
             other.order(Box::new(move |swarm| swarm.set_connecting_max(each)));
+        }
+    }
+
+    /// Lets one of the threads, the first being this one, go before whatever else wants the machine, if that is allowed:
+    /// it must have little to do.
+    pub(crate) fn hurry(&mut self, thread: usize) {
+        let hurry = |_: &mut Swarm| {
+            // On Linux this is of the calling thread alone. Without leave it has to wait as everybody else.
+            let _ = rustix::process::setpriority_process(None, HURRY);
+        };
+        match thread.checked_sub(1).and_then(|index| self.others.get(index)) {
+            Some(other) => other.order(Box::new(hurry)),
+            None => hurry(&mut self.here),
         }
     }
 
