@@ -18,7 +18,7 @@ use crate::tls::Trust;
 const PAYLOAD_BYTES: usize = 200;
 /// Clients that one local address has ports for, with room for those that come back while the ports of the last
 /// time still rest.
-const CLIENTS_PER_SOURCE: u32 = 8_000;
+const CLIENTS_PER_SOURCE: u32 = 4_000;
 
 /// Loads a Pusher-compatible server and tells what it did.
 #[derive(Debug, Parser)]
@@ -94,8 +94,8 @@ pub(crate) struct Common {
     /// Threads for the clients. The first one publishes, too.
     #[arg(long, global = true, default_value_t = 1, value_parser = at_least_one)]
     pub(crate) threads: usize,
-    /// Local addresses to connect from, 127.0.0.1 and those after it: each has ports for 28,000 clients. Without it, as
-    /// many as are needed.
+    /// How many local addresses of 127.0.0.0/8 to connect from: each has ports for 28,000 clients. Without it, as many as
+    /// are needed.
     #[arg(long, global = true)]
     pub(crate) sources: Option<u32>,
     /// Bytes of data in each event [default: 200; 100 for client events, 10000 for bursts].

@@ -87,6 +87,8 @@ impl Target {
         let address = *addresses
             .first()
             .with_context(|| format!("{host} has no address (--host)"))?;
+        // Of each run others: the ports of the run before may still rest, and the system looks for free ones ever longer.
+        let first_source = 0x7f00_0000 + ((run & 0x7fff) << 8);
         let sources = match sources {
             ..=1 => Vec::new(),
             _ if !address.ip().is_loopback() || address.is_ipv6() => {
@@ -95,7 +97,7 @@ impl Target {
                 ));
             }
             many => (1..=many)
-                .map(|number| IpAddr::V4(Ipv4Addr::from(0x7f00_0000 + number)))
+                .map(|number| IpAddr::V4(Ipv4Addr::from(first_source + number)))
                 .collect(),
         };
         Ok(Target {
@@ -284,7 +286,7 @@ mod tests {
         let sources = target(ChannelKind::Public).sources;
         assert_eq!(
             sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+            ["127.0.171.1", "127.0.171.2", "127.0.171.3"]
         );
     }
 }
