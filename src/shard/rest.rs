@@ -1,7 +1,7 @@
 //! When a channel's next run waits a little, so that frames which come meanwhile travel along at next to no cost. Pure.
 //!
-//! A rest begins only behind a run of several frames: they came faster than runs go out. It lasts as long as that run
-//! took, and ends at once when as many frames wait as any run of late has had: where publishers wait for deliveries
+//! A rest begins only behind a run of several frames: they came faster than runs go out. It lasts twice as long as that
+//! run took, and ends at once when as many frames wait as any run of late has had: where publishers wait for deliveries
 //! before they go on, nothing more would come.
 
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Behind a run that took less nobody rests: a small channel costs little, and the runtime's timer is coarse.
 const RUN_MIN: Duration = Duration::from_micros(100);
 /// No rest is longer, however many subscribers the channel has.
-const REST_MAX: Duration = Duration::from_millis(4);
+const REST_MAX: Duration = Duration::from_millis(6);
 /// So many frames that wait are enough joined: to send them costs little more than to send a few.
 const FRAMES_MAX: usize = 32;
 /// "Of late": this many runs, and up to as many before them.
@@ -45,7 +45,7 @@ impl Rest {
         if is_rushed {
             self.learn(frames);
         }
-        self.until = (is_rushed && took >= RUN_MIN).then(|| now + took.min(REST_MAX));
+        self.until = (is_rushed && took >= RUN_MIN).then(|| now + (took * 2).min(REST_MAX));
     }
 
     fn learn(&mut self, frames: usize) {
@@ -74,7 +74,7 @@ impl Rest {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_millis(3);
+    const LONG: Duration = Duration::from_millis(2);
 
     #[test]
     fn nobody_rests_behind_a_single_frame_or_a_short_run() {
@@ -90,9 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_lasts_as_long_as_the_run_took_but_not_for_ever() {
+    fn a_rest_lasts_twice_as_long_as_the_run_took_but_not_for_ever() {
         let now = Instant::now();
-        for (took, lasts) in [(LONG, LONG), (REST_MAX * 5, REST_MAX)] {
+        for (took, lasts) in [(LONG, LONG * 2), (REST_MAX * 5, REST_MAX)] {
             let mut rest = Rest::default();
             rest.after(2, took, now);
             assert_eq!(rest.until(), Some(now + lasts));
