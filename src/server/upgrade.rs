@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Version};
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -66,9 +67,11 @@ impl<'a> Asked<'a> {
             return None;
         };
         let is_plain = request.method == Some("GET") && request.version == Some(1);
-        let target = request
-            .path
-            .filter(|target| is_plain && target.starts_with('/') && !target.contains('#'))?;
+        // What hyper would refuse is left to it: how a request is cut into packets must not decide its answer.
+        let is_sound = |target: &&str| {
+            target.starts_with('/') && !target.contains('#') && PathAndQuery::try_from(*target).is_ok()
+        };
+        let target = request.path.filter(|_| is_plain).filter(is_sound)?;
         let has_body = |header: &httparse::Header<'_>| {
             ["content-length", "transfer-encoding", "expect"]
                 .iter()
@@ -295,6 +298,10 @@ mod tests {
             let request = format!("{line}\r\n{UPGRADE}{more}\r\n");
             let (first, of) = read(&request);
             assert_eq!((first, of), (None, true), "{line} {more}");
+        }
+        for target in ["/app/a?b=<", "/app/a`", "/app/a?b=\"", "/app/a#b", "*", ""] {
+            let request = format!("GET {target} HTTP/1.1\r\n{UPGRADE}\r\n");
+            assert_eq!(Asked::first(request.as_bytes()), None, "{target}");
         }
         let many = "A: b\r\n".repeat(FIRST_HEADERS_MAX);
         let many = format!("GET /app/a HTTP/1.1\r\n{many}{UPGRADE}\r\n");

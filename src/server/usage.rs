@@ -12,8 +12,8 @@ use serde_json::json;
 
 /// How long the whole is taken to be what it was. Limits of running groups do change, but rarely.
 const WHOLE_HOLDS: Duration = Duration::from_secs(60);
-/// `/proc/self/status` has some 1,500.
-const STATUS_BYTES_MAX: usize = 4096;
+/// `/proc/self/status` has some 1,500, and more for who is in hundreds of groups.
+const STATUS_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,10 +98,9 @@ impl MemoryWatch {
 /// The resident set, in bytes.
 fn resident(status: &Path) -> io::Result<u64> {
     let mut bytes = [0; STATUS_BYTES_MAX];
-    // The kernel gives such a file whole or not at all.
+    // One read gives what there is room for. The name of a process may be anything, not only UTF-8.
     let length = File::open(status)?.read(&mut bytes)?;
-    let text = str::from_utf8(&bytes[..length]).map_err(io::Error::other)?;
-    kilobytes(text, "VmRSS:")
+    kilobytes(&String::from_utf8_lossy(&bytes[..length]), "VmRSS:")
 }
 
 /// The bytes of a line like `VmRSS:      1234 kB`.

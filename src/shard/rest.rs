@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Behind a run that took less nobody rests: a small channel costs little, and the runtime's timer is coarse.
+/// Behind a run that took less nobody rests: a small channel costs little. The runtime's timer counts whole
+/// milliseconds, so a short rest may last a millisecond longer than said here, where too few frames come to end it.
 const RUN_MIN: Duration = Duration::from_micros(100);
 /// No rest is longer, however many subscribers the channel has.
 const REST_MAX: Duration = Duration::from_millis(6);

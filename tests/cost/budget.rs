@@ -243,7 +243,10 @@ impl Quantity {
     }
 
     fn of(self, counts: &Counts) -> f64 {
-        let sends = counts.calls.get("sendto").copied().unwrap_or_default();
+        let sends = ["sendto", "sendmsg", "sendmmsg", "writev"]
+            .iter()
+            .filter_map(|call| counts.calls.get(*call))
+            .sum::<f64>();
         match self {
             Allocations => counts.allocations,
             Bytes => counts.bytes,

@@ -78,7 +78,7 @@ fn shortened(stack: &str) -> String {
     short.collect::<Vec<_>>().join("\n")
 }
 
-/// Says what has been allocated. Callgrind writes its counters whenever this function is entered (`instructions.rs`).
+/// Says what has been allocated. Callgrind writes its counters whenever this function is entered (`server.rs`).
 #[inline(never)]
 fn quiet_point() -> Result<()> {
     let asked = allocations::so_far();
