@@ -551,12 +551,12 @@ fn next_run_begins_ms(frames: usize, step_ms: u64) -> u64 {
 }
 
 #[test]
-fn the_run_after_one_of_joined_frames_rests_as_long_as_that_one_took() {
+fn the_run_after_one_of_joined_frames_rests_twice_as_long_as_that_one_took() {
     // It took two steps from its first batch to its last one; a third has passed when the next frame comes.
-    assert_eq!(next_run_begins_ms(2, 1), 1);
-    assert_eq!(next_run_begins_ms(10, 1), 1);
-    // Never more than four.
-    assert_eq!(next_run_begins_ms(2, 3), 1);
+    assert_eq!(next_run_begins_ms(2, 1), 3);
+    assert_eq!(next_run_begins_ms(10, 1), 3);
+    // Never more than six.
+    assert_eq!(next_run_begins_ms(2, 5), 1);
 }
 
 #[test]
