@@ -99,6 +99,7 @@ pub(crate) fn run(label: &str, slowness: f64) -> Run {
         cpu_s: 17.2,
         busiest_thread: 0.71,
         machine_idle: 0.02,
+        server_busy: None,
         verdict: Verdict::Shared,
     };
     run

@@ -30,6 +30,17 @@ pub(crate) fn verdict(run: &Run) -> String {
                 "The server was the limit; the generator could have done more ({idle} of its machine idle)."
             )
         }
+        Verdict::Paced => match generator.server_busy {
+            Some(busy) => format!(
+                "A closed loop: its own pace was the limit, neither program was full (the server at {:.0} %, this \
+                 program's busiest thread at {:.0} %). Offer more at once, or at a rate, to find a limit.",
+                busy * 100.0,
+                generator.busiest_thread * 100.0
+            ),
+            None => "A closed loop: its own pace was the limit as far as is known; this program had room, and whether \
+                     the server was full is told with --pid."
+                .to_owned(),
+        },
     }
 }
 
@@ -40,6 +51,7 @@ pub(crate) fn verdict_briefly(verdict: Verdict) -> &'static str {
         Verdict::Generator => "limited by the generator",
         Verdict::Shared => "one machine for both",
         Verdict::Server => "the server's limit",
+        Verdict::Paced => "a closed loop's pace",
     }
 }
 
@@ -163,6 +175,15 @@ mod tests {
             "{}",
             verdict(&run)
         );
+    }
+
+    #[test]
+    fn a_server_of_which_nothing_is_known_is_not_called_idle() {
+        let mut run = sample::run("fanwire", 1.0);
+        run.generator.verdict = Verdict::Paced;
+        assert!(verdict(&run).contains("--pid"), "{}", verdict(&run));
+        run.generator.server_busy = Some(0.42);
+        assert!(verdict(&run).contains("the server at 42 %"), "{}", verdict(&run));
     }
 
     #[test]

@@ -146,10 +146,14 @@ pub(crate) struct Faults {
 pub(crate) struct Generator {
     /// CPU seconds, all threads.
     pub(crate) cpu_s: f64,
-    /// Of the thread that worked most: share of the wall time, 0 to 1.
+    /// Of the thread that worked most: share of the time in which there was load, 0 to 1.
     pub(crate) busiest_thread: f64,
-    /// Share of all cores' time in which the machine did nothing, 0 to 1.
+    /// Share of all cores' time in which the machine did nothing while there was load, 0 to 1.
     pub(crate) machine_idle: f64,
+    /// What the server used, while there was load, of what it could: of one thread or of all cores, whichever was fuller.
+    /// Nothing, if its process is not known.
+    #[serde(default)]
+    pub(crate) server_busy: Option<f64>,
     /// Whose limit the result is.
     pub(crate) verdict: Verdict,
 }
@@ -164,8 +168,10 @@ pub(crate) enum Verdict {
     Generator,
     /// Clients and server together filled one machine: a figure of both.
     Shared,
-    /// The server was the limit.
+    /// The server was the limit: it was full, or did not keep up with a load that did not wait for it.
     Server,
+    /// A closed loop: its own pace was the limit, neither program was full.
+    Paced,
 }
 
 impl Run {
@@ -191,6 +197,7 @@ impl Run {
                 cpu_s: 0.0,
                 busiest_thread: 0.0,
                 machine_idle: 1.0,
+                server_busy: None,
                 verdict: Verdict::Kept,
             },
             notes: Vec::new(),

@@ -13,7 +13,7 @@ use crate::swarm::account::delays;
 use crate::swarm::crowd::{Audience, Detail};
 use crate::target::ChannelKind;
 
-use super::{Field, Plan, Until, quantile_s, rate, seconds, share, tell_curve};
+use super::{Field, Offer, Plan, Until, quantile_s, rate, seconds, share, tell_curve};
 
 /// An open loop that has sent that share of what was due has kept its rate.
 const KEPT: f64 = 0.99;
@@ -178,7 +178,7 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     alone.count_faults(run);
     let kept =
         published_per_s >= options.rate * KEPT && measured.account.lost + measured.requests.refused == 0;
-    field.finish(measured, kept)
+    field.finish(measured, Offer::open(kept))
 }
 
 /// A share of the clients has dropped.

@@ -13,7 +13,7 @@ use crate::swarm::crowd::{Audience, Detail};
 use crate::swarm::rally::{Role, Trips};
 use crate::target::ChannelKind;
 
-use super::{Field, GRACE, Measured, TICK, rate, seconds, tell_cpu_per, tell_curve};
+use super::{Field, GRACE, Measured, Offer, TICK, rate, seconds, tell_cpu_per, tell_curve};
 
 /// What a client event carries, unless it is told otherwise.
 const PAYLOAD_BYTES: usize = 100;
@@ -106,8 +106,9 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
             .examples
             .push(format!("lost: {} round trips never ended", trips.open));
     }
-    let kept = options.rate.is_some() && trips.open + trips.foreign == 0;
-    field.finish(measured, kept)
+    let is_kept = trips.open + trips.foreign == 0;
+    let offer = options.rate.map_or(Offer::Closed, |_| Offer::open(is_kept));
+    field.finish(measured, offer)
 }
 
 /// Plays for a while, and waits for the last answers.

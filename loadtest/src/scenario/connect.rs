@@ -11,7 +11,7 @@ use crate::swarm::Ticket;
 use crate::swarm::crowd::{Audience, Detail};
 use crate::target::ChannelKind;
 
-use super::{Field, tell_cpu_per, tell_curve, tell_series};
+use super::{Field, Offer, tell_cpu_per, tell_curve, tell_series};
 
 /// Connects clients and subscribes them; with others dropping at the same moment, or all of them coming back at once.
 #[derive(Args, Clone, Debug)]
@@ -144,7 +144,7 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     if options.again && !field.is_stopped() {
         again(&mut field, tickets)?;
     }
-    field.finish(measured, false)
+    field.finish(measured, Offer::Closed)
 }
 
 /// All of them drop, and come back at once.

@@ -13,7 +13,7 @@ use crate::swarm::account::{Broadcast, delays};
 use crate::swarm::crowd::{Audience, Detail};
 use crate::target::ChannelKind;
 
-use super::{Field, Measured, TICK, tell_curve};
+use super::{Field, Measured, Offer, TICK, tell_curve};
 
 /// Publishes single broadcasts, one at a time.
 #[derive(Args, Clone, Debug)]
@@ -75,7 +75,7 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     field.gather()?;
     volleys(&mut field, "warming up", broadcasts.div_ceil(20), options)?;
     let (measured, volleys) = volleys(&mut field, "measuring", broadcasts, options)?;
-    tell(&mut field.run, measured, &volleys).and_then(|measured| field.finish(measured, false))
+    tell(&mut field.run, measured, &volleys).and_then(|measured| field.finish(measured, Offer::Closed))
 }
 
 /// Broadcasts so many times, each time when everybody has what was before.

@@ -12,7 +12,7 @@ use crate::result::{Better, Run, Unit};
 use crate::swarm::crowd::{Audience, Detail};
 use crate::target::ChannelKind;
 
-use super::{Field, Measured, Plan, Until, seconds, share, tell_curve, tell_series};
+use super::{Field, Measured, Offer, Plan, Until, seconds, share, tell_curve, tell_series};
 
 /// What a burst's events carry, unless it is told otherwise.
 const BURST_PAYLOAD_BYTES: usize = 10_000;
@@ -141,7 +141,7 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     );
     // Nothing was offered that could have reached a limit.
     let kept = measured.account.lost == 0;
-    field.finish(measured, kept)
+    field.finish(measured, Offer::open(kept))
 }
 
 /// A burst, and a rest.

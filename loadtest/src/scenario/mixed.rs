@@ -12,7 +12,7 @@ use crate::result::{Better, Run, Unit};
 use crate::swarm::crowd::{Audience, Detail};
 use crate::target::ChannelKind;
 
-use super::{Field, Plan, Until, quantile_s, rate, seconds, tell_curve};
+use super::{Field, Offer, Plan, Until, quantile_s, rate, seconds, tell_curve};
 
 /// Publishes to many small channels, first alone, then while one huge channel is being broadcast to.
 #[derive(Args, Clone, Debug)]
@@ -174,7 +174,7 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
         lateness_ms(&together.requests.lateness)
     ));
     alone.count_faults(run);
-    field.finish(together, false)
+    field.finish(together, Offer::Closed)
 }
 
 fn lateness_ms(lateness: &hdrhistogram::Histogram<u64>) -> f64 {

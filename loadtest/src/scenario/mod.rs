@@ -33,7 +33,7 @@ use crate::target::{ChannelKind, Target};
 
 pub(crate) use self::options::{rate, seconds, share};
 pub(crate) use self::tell::{quantile_s, tell_cpu_per, tell_curve, tell_series};
-pub(crate) use self::watch::{Seen, Watch};
+pub(crate) use self::watch::{Offer, Seen, Watch};
 
 /// How long is waited at most before somebody looks at the time.
 const TICK: Duration = Duration::from_millis(20);
@@ -331,6 +331,7 @@ impl<'a> Field<'a> {
     /// The measurement ends, when everybody has everything or nothing has come for a while.
     pub(crate) fn end(&mut self, mut watch: Watch, began_ns: u64) -> Result<Measured> {
         let published_s = (self.board.now_ns() - began_ns) as f64 / 1e9;
+        watch.load_stops()?;
         let (mut delivered, mut heard) = (0, Instant::now());
         let mut heard_ns = self.board.now_ns();
         // Nobody knows whether visitors have everything: when nothing comes any more, they should.
@@ -425,8 +426,8 @@ impl<'a> Field<'a> {
         Ok(TICK)
     }
 
-    /// Puts into the run what every measurement tells, and ends it. `kept` says whether all that was offered was delivered.
-    pub(crate) fn finish(mut self, measured: Measured, kept: bool) -> Result<Run> {
+    /// Puts into the run what every measurement tells, and ends it.
+    pub(crate) fn finish(mut self, measured: Measured, offer: Offer) -> Result<Run> {
         let Measured {
             account,
             requests,
@@ -479,7 +480,7 @@ impl<'a> Field<'a> {
             );
         }
         let is_same_machine = self.target.address.ip().is_loopback() || self.common.pid.is_some();
-        run.generator = seen.generator(kept, is_same_machine);
+        run.generator = seen.generator(offer, is_same_machine);
         run.series.extend(seen.series);
         run.faults.closed += u64::from(totals.closed + totals.failed);
         if let Some(trouble) = self.publisher.trouble() {

@@ -17,7 +17,7 @@ use crate::swarm::crowd::{Audience, Detail};
 use crate::swarm::members::{Members, Notice, View};
 use crate::target::ChannelKind;
 
-use super::{Field, GRACE, Measured, TICK, Watch, rate, tell_cpu_per, tell_curve};
+use super::{Field, GRACE, Measured, Offer, TICK, Watch, rate, tell_cpu_per, tell_curve};
 
 /// So long without any notice everybody has been told.
 const QUIET: Duration = Duration::from_millis(300);
@@ -168,8 +168,9 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     // The answer to the question comes first.
     run.figures.rotate_left(figures);
     left.count_faults(run);
-    let kept = options.rate.is_some() && run.faults.total() == 0;
-    field.finish(joined, kept)
+    let is_kept = run.faults.total() == 0;
+    let offer = options.rate.map_or(Offer::Closed, |_| Offer::open(is_kept));
+    field.finish(joined, offer)
 }
 
 /// Whether every member knows exactly who is there.

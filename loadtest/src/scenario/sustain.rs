@@ -12,7 +12,7 @@ use crate::swarm::account::delays;
 use crate::swarm::crowd::{Audience, Detail};
 use crate::target::ChannelKind;
 
-use super::{Field, Measured, Plan, Until, quantile_s, tell_curve, tell_series};
+use super::{Field, Measured, Offer, Plan, Until, quantile_s, tell_curve, tell_series};
 
 /// An open loop that has sent that share of what was due has kept its rate.
 const KEPT: f64 = 0.99;
@@ -178,10 +178,11 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
         &account.until_last(),
     );
     tell_curve(run, "answer", "HTTP answer", &requests.answers);
-    let kept = rate.is_some_and(|rate| {
-        published_per_s >= rate * KEPT
+    let offer = rate.map_or(Offer::Closed, |rate| {
+        let is_kept = published_per_s >= rate * KEPT
             && account.lost + requests.refused == 0
-            && all.value_at_quantile(0.5) < KEPT_DELAY_NS
+            && all.value_at_quantile(0.5) < KEPT_DELAY_NS;
+        Offer::open(is_kept)
     });
     if rate.is_some() {
         let late_s = requests.lateness.value_at_quantile(0.99) as f64 / 1e9;
@@ -197,7 +198,7 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
         tell_stalled(&mut field, options, &before, &measured)?;
         before.count_faults(&mut field.run);
     }
-    field.finish(measured, kept)
+    field.finish(measured, offer)
 }
 
 /// What became of those who did not read, and of the others meanwhile.

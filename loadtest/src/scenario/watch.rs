@@ -2,6 +2,7 @@
 //! busy the machine is. And the verdict on all of it.
 
 use std::collections::HashMap;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -18,7 +19,9 @@ const PROCESSES_EVERY: Duration = Duration::from_millis(500);
 /// A thread that works so much of the time has no time left for more.
 const BUSY: f64 = 0.9;
 /// Below that share of idle time a machine is full.
-const FULL: f64 = 0.08;
+const FULL: f64 = 0.1;
+/// A server that uses so much of what it could use is full: one of its threads, or all cores.
+const SERVER_FULL: f64 = 0.85;
 
 /// Looks at a measurement while it goes on.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(crate) struct Watch {
     server: Option<u32>,
     began: Instant,
     before: Sight,
+    /// How it was when the load stopped, and after how long. What comes then is waiting, and tells nothing of limits.
+    loaded: Option<(Sight, Duration)>,
     rates: Vec<Rates>,
     processes: Vec<Processes>,
 }
@@ -36,6 +41,7 @@ struct Sight {
     server: Option<(Cpu, Memory)>,
     own: Cpu,
     threads: HashMap<String, Duration>,
+    server_threads: HashMap<String, Duration>,
     machine: Machine,
 }
 
@@ -61,8 +67,12 @@ pub(crate) struct Seen {
     /// Its memory at the end.
     pub(crate) memory: Option<Memory>,
     pub(crate) own: Cpu,
-    pub(crate) busiest_thread: f64,
-    pub(crate) machine_idle: f64,
+    /// While there was load.
+    busiest_thread: f64,
+    /// While there was load.
+    machine_idle: f64,
+    /// While there was load; of what it could have used.
+    server_busy: Option<f64>,
     pub(crate) series: Vec<Series>,
 }
 
@@ -73,9 +83,27 @@ impl Sight {
             server: server.map(look).transpose()?,
             own: Cpu::of(own)?,
             threads: threads(own)?,
+            server_threads: server.map(threads).transpose()?.unwrap_or_default(),
             machine: Machine::now(),
         })
     }
+
+    /// Of what a server could have used in that time since: of one thread, if its work hangs on one, or of all cores.
+    fn server_busy(&self, before: &Sight, lasted: Duration) -> Option<f64> {
+        let ((after_cpu, _), (before_cpu, _)) = self.server.zip(before.server)?;
+        let cores = available_parallelism().map_or(1, usize::from) as f64;
+        let all = after_cpu.since(before_cpu).exact.as_secs_f64() / (lasted.as_secs_f64() * cores);
+        Some(all.max(busiest(&self.server_threads, &before.server_threads, lasted)))
+    }
+}
+
+/// The share of that time that the busiest thread worked.
+fn busiest(after: &HashMap<String, Duration>, before: &HashMap<String, Duration>, lasted: Duration) -> f64 {
+    let spent = |(thread, cpu): (&String, &Duration)| {
+        cpu.saturating_sub(before.get(thread).copied().unwrap_or_default())
+    };
+    let most = after.iter().map(spent).max().unwrap_or_default();
+    most.as_secs_f64() / lasted.as_secs_f64().max(1e-9)
 }
 
 fn look(process: u32) -> Result<(Cpu, Memory)> {
@@ -104,6 +132,7 @@ impl Watch {
             server,
             began,
             before,
+            loaded: None,
             rates,
             processes,
         })
@@ -131,17 +160,32 @@ impl Watch {
         }
     }
 
+    /// No more load comes. The verdict is on what was until now: the wait for what is still on its way would make
+    /// everybody look idle.
+    ///
+    /// # Errors
+    /// This program cannot look at itself.
+    pub(crate) fn load_stops(&mut self) -> Result<()> {
+        let lasted = self.began.elapsed();
+        self.loaded = Some((self.sight()?, lasted));
+        Ok(())
+    }
+
+    fn sight(&self) -> Result<Sight> {
+        Sight::now(self.server).or_else(|_| Sight::now(None))
+    }
+
     /// Ends. Of a server whose process is gone nothing is known.
     ///
     /// # Errors
     /// This program cannot look at itself.
     pub(crate) fn end(self) -> Result<Seen> {
-        let after = Sight::now(self.server).or_else(|_| Sight::now(None))?;
-        let lasted = self.began.elapsed();
-        let spent = |(thread, cpu): (&String, &Duration)| {
-            cpu.saturating_sub(self.before.threads.get(thread).copied().unwrap_or_default())
+        let after = self.sight()?;
+        let elapsed = self.began.elapsed();
+        let (loaded, lasted) = match &self.loaded {
+            Some((loaded, lasted)) => (loaded, *lasted),
+            None => (&after, elapsed),
         };
-        let busiest = after.threads.iter().map(spent).max().unwrap_or_default();
         Ok(Seen {
             server: after
                 .server
@@ -149,8 +193,9 @@ impl Watch {
                 .map(|((after, _), (before, _))| after.since(before)),
             memory: after.server.map(|(_, memory)| memory),
             own: after.own.since(self.before.own),
-            busiest_thread: busiest.as_secs_f64() / lasted.as_secs_f64(),
-            machine_idle: after.machine.idle_since(self.before.machine),
+            busiest_thread: busiest(&loaded.threads, &self.before.threads, lasted),
+            machine_idle: loaded.machine.idle_since(self.before.machine),
+            server_busy: loaded.server_busy(&self.before, lasted),
             series: self.series(),
         })
     }
@@ -218,26 +263,60 @@ impl Watch {
     }
 }
 
+/// What was offered, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// An open loop, and all of it was delivered.
+    Kept,
+    /// An open loop that was not kept up with.
+    Missed,
+    /// A closed loop: the next thing is offered when one before it is done.
+    Closed,
+}
+
+impl Offer {
+    /// An open loop's.
+    pub(crate) fn open(is_kept: bool) -> Offer {
+        if is_kept { Offer::Kept } else { Offer::Missed }
+    }
+}
+
 impl Seen {
-    /// Whose limit the result is. `kept` says whether all that was offered was delivered; a workload that offers as much
-    /// as it can is never kept.
-    pub(crate) fn generator(&self, kept: bool, is_same_machine: bool) -> Generator {
+    /// Whose limit the result is.
+    pub(crate) fn generator(&self, offer: Offer, is_same_machine: bool) -> Generator {
         Generator {
             cpu_s: self.own.exact.as_secs_f64(),
             busiest_thread: self.busiest_thread,
             machine_idle: self.machine_idle,
-            verdict: judge(kept, self.busiest_thread, self.machine_idle, is_same_machine),
+            server_busy: self.server_busy,
+            verdict: judge(
+                offer,
+                self.busiest_thread,
+                self.machine_idle,
+                self.server_busy,
+                is_same_machine,
+            ),
         }
     }
 }
 
-/// A full machine comes before a busy thread: where both share it, each of them keeps the other from working.
-fn judge(kept: bool, busiest_thread: f64, machine_idle: f64, is_same_machine: bool) -> Verdict {
-    match (kept, busiest_thread >= BUSY, machine_idle <= FULL) {
-        (true, ..) => Verdict::Kept,
-        (false, _, true) if is_same_machine => Verdict::Shared,
-        (false, true, _) | (false, _, true) => Verdict::Generator,
-        (false, false, false) => Verdict::Server,
+/// A full machine comes before a busy thread: where both share it, each of them keeps the other from working. The server
+/// is named only on evidence: it was full, or did not keep up with a load that did not wait for it.
+fn judge(
+    offer: Offer,
+    busiest_thread: f64,
+    machine_idle: f64,
+    server_busy: Option<f64>,
+    is_same_machine: bool,
+) -> Verdict {
+    let is_full = machine_idle <= FULL;
+    match offer {
+        Offer::Kept => Verdict::Kept,
+        _ if is_full && is_same_machine => Verdict::Shared,
+        _ if is_full || busiest_thread >= BUSY => Verdict::Generator,
+        Offer::Missed => Verdict::Server,
+        Offer::Closed if server_busy.is_some_and(|busy| busy >= SERVER_FULL) => Verdict::Server,
+        Offer::Closed => Verdict::Paced,
     }
 }
 
@@ -246,21 +325,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_server_is_named_only_when_nothing_else_was_the_limit() {
-        for (kept, busiest_thread, machine_idle, is_same_machine, verdict) in [
-            (true, 0.99, 0.01, true, Verdict::Kept),
-            (false, 0.95, 0.40, true, Verdict::Generator),
-            (false, 0.95, 0.02, true, Verdict::Shared),
-            (false, 0.50, 0.02, true, Verdict::Shared),
-            (false, 0.50, 0.02, false, Verdict::Generator),
-            (false, 0.95, 0.50, false, Verdict::Generator),
-            (false, 0.50, 0.50, false, Verdict::Server),
-            (false, 0.50, 0.30, true, Verdict::Server),
+    fn the_server_is_named_only_on_evidence() {
+        use Offer::{Closed, Kept, Missed};
+        for (offer, busiest_thread, machine_idle, server_busy, is_same_machine, verdict) in [
+            (Kept, 0.99, 0.01, Some(0.99), true, Verdict::Kept),
+            (Closed, 0.95, 0.40, Some(0.99), true, Verdict::Generator),
+            (Missed, 0.95, 0.40, None, true, Verdict::Generator),
+            (Closed, 0.95, 0.02, Some(0.99), true, Verdict::Shared),
+            (Missed, 0.50, 0.02, None, true, Verdict::Shared),
+            (Closed, 0.50, 0.02, None, false, Verdict::Generator),
+            (Closed, 0.95, 0.50, None, false, Verdict::Generator),
+            (Missed, 0.50, 0.50, None, false, Verdict::Server),
+            (Missed, 0.50, 0.30, Some(0.40), true, Verdict::Server),
+            (Closed, 0.50, 0.30, Some(0.90), true, Verdict::Server),
+            (Closed, 0.50, 0.30, Some(0.60), true, Verdict::Paced),
+            (Closed, 0.50, 0.50, None, false, Verdict::Paced),
         ] {
             assert_eq!(
-                judge(kept, busiest_thread, machine_idle, is_same_machine),
+                judge(offer, busiest_thread, machine_idle, server_busy, is_same_machine),
                 verdict
             );
         }
+    }
+
+    #[test]
+    fn waiting_after_the_load_does_not_dilute_it() {
+        let mut watch = Watch::begin(Some(std::process::id())).expect("this process is there");
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(60) {
+            std::hint::spin_loop();
+        }
+        watch.load_stops().expect("this process is there");
+        let at_stop = watch.loaded.as_ref().map(|(_, lasted)| *lasted);
+        std::thread::sleep(Duration::from_millis(60));
+        let (loaded, lasted) = watch.loaded.as_ref().expect("it was just read");
+        assert_eq!(Some(*lasted), at_stop);
+        let busy = busiest(&loaded.threads, &watch.before.threads, *lasted);
+        let seen = watch.end().expect("this process is there");
+        assert!((seen.busiest_thread - busy).abs() < 1e-9);
+        assert!(seen.server_busy.is_some_and(|server| server > 0.0));
     }
 }
