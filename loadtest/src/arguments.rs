@@ -94,8 +94,7 @@ pub(crate) struct Common {
     /// Threads for the clients. The first one publishes, too.
     #[arg(long, global = true, default_value_t = 1, value_parser = at_least_one)]
     pub(crate) threads: usize,
-    /// How many local addresses of 127.0.0.0/8 to connect from: each has ports for 28,000 clients. Without it, as many as
-    /// are needed.
+    /// How many local addresses of 127.0.0.0/8 to connect from: without it, one for every 4,000 clients.
     #[arg(long, global = true)]
     pub(crate) sources: Option<u32>,
     /// Bytes of data in each event [default: 200; 100 for client events, 10000 for bursts].

@@ -18,7 +18,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -59,7 +59,10 @@ fn obey(arguments: &Arguments) -> Result<()> {
         Some(Command::ClientEvents(options)) => measure(common, |common| client_events::run(common, options)),
         Some(Command::Figures(arguments)) => {
             heed_signals(common)?;
-            say(&arguments.run(common)?)
+            let table = arguments.run(common)?;
+            say(&table.text)?;
+            ensure!(table.is_complete, "not all that was asked for was measured");
+            Ok(())
         }
         Some(Command::Floor(arguments)) => arguments.run(common.port),
         Some(Command::Report(arguments)) => say(&arguments.run()?),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::arguments::Common;
 use crate::result::Run;
 
 /// A server that does not listen after so long is not going to.
@@ -108,8 +109,15 @@ impl Drop for Launched {
     }
 }
 
-/// Runs a scenario in a process of its own.
-pub(super) fn measure(scenario: &str, launched: &Launched, label: &str, json: &Path) -> Result<Run> {
+/// Runs a scenario in a process of its own, with as many threads and local addresses as this one was told to use.
+pub(super) fn measure(
+    scenario: &str,
+    launched: &Launched,
+    label: &str,
+    json: &Path,
+    common: &Common,
+) -> Result<Run> {
+    let sources = common.sources.map(|sources| format!("--sources={sources}"));
     let (port, pid) = (launched.port.to_string(), launched.process.id().to_string());
     let output = Command::new(env::current_exe()?)
         .args(scenario.split_whitespace())
@@ -117,8 +125,11 @@ pub(super) fn measure(scenario: &str, launched: &Launched, label: &str, json: &P
             "--quiet", "--label", label, "--port", &port, "--pid", &pid, "--json",
         ])
         .arg(json)
+        .arg(format!("--threads={}", common.threads))
+        .args(sources)
         .env_remove("NUM_CLIENTS")
         .env_remove("NUM_CHANNELS")
+        .env_remove("APP_SECRET")
         .stdin(Stdio::null())
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -5,6 +5,7 @@
 //! Clients run in processes of their own: what this one does beside them is wait.
 
 mod launch;
+mod row;
 mod rows;
 mod table;
 
@@ -13,15 +14,16 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use self::launch::{Folder, Launched, measure};
-use self::rows::{On, ROWS, Row, Trial};
+use self::row::{On, Row, Trial};
+use self::rows::ROWS;
 use crate::arguments::Common;
 use crate::process::raise_descriptor_limit;
 use crate::report::words;
-use crate::result::Run;
+use crate::result::{Run, Verdict};
 
 /// Measures a server against the figures it should reach.
 #[derive(Args, Clone, Debug)]
@@ -56,19 +58,45 @@ struct Round {
 }
 
 impl Round {
-    /// A figure of a trial, if it was measured.
+    /// A figure of a trial, if it was measured: a run with faults is no measurement.
     fn figure(&self, trial: &str, key: &str) -> Option<f64> {
-        let figure = self.runs.get(trial)?.figure(key)?;
+        let figure = self
+            .run(trial)
+            .filter(|run| run.faults.total() == 0)?
+            .figure(key)?;
         Some(figure.value).filter(|value| value.is_finite())
     }
+
+    /// A trial's run, faults or not.
+    fn run(&self, trial: &str) -> Option<&Run> {
+        self.runs.get(trial)
+    }
+
+    /// The same without the runs whose limit was this program's.
+    fn without_limited(&self) -> Round {
+        let is_limited = |run: &Run| run.generator.verdict == Verdict::Generator;
+        let runs = self.runs.iter().filter(|(_, run)| !is_limited(run));
+        Round {
+            runs: runs.map(|(name, run)| (*name, run.clone())).collect(),
+        }
+    }
+}
+
+/// The table, and whether all that was asked for is in it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) text: String,
+    pub(crate) is_complete: bool,
 }
 
 impl FigureArguments {
     /// Measures, and returns the table.
     ///
     /// # Errors
-    /// The server does not start, there is no such row, or nothing of one could be measured.
-    pub(crate) fn run(&self, common: &Common) -> Result<String> {
+    /// The server does not start, there is no such row, an option was given that means nothing here, or nothing could be
+    /// measured.
+    pub(crate) fn run(&self, common: &Common) -> Result<Table> {
+        refuse_ignored(common)?;
         let rows = self.wanted()?;
         // Inherited by all that is started.
         raise_descriptor_limit(0)?;
@@ -77,18 +105,23 @@ impl FigureArguments {
         fs::create_dir_all(kept).with_context(|| format!("cannot make {}", kept.display()))?;
         let version = launch::version(&self.server)?;
         let trials = trials(&rows);
-        let (mut rounds, mut troubles) = (Vec::new(), Vec::new());
+        let (mut rounds, mut troubles, mut is_complete) = (Vec::new(), Vec::new(), true);
         for repetition in 1..=self.repeat {
             let mut round = Round::default();
             for trial in trials.iter().filter(|_| !common.is_stopped()) {
-                tell(&format!("{repetition} of {}: {}", self.repeat, trial.name))?;
+                if !common.quiet {
+                    tell(&format!("{repetition} of {}: {}", self.repeat, trial.name))?;
+                }
                 let json = kept.join(format!("{}.{repetition}.json", trial.name));
                 match self.take(trial, common, &folder, &json, &version) {
-                    Ok(run) if run.interrupted => {}
+                    Ok(run) if run.interrupted => is_complete = false,
                     Ok(run) => {
                         if run.faults.total() > 0 {
                             let faults = words::faults_line(&run.faults);
-                            troubles.push(format!("{}, {repetition}: {faults}", trial.name));
+                            troubles.push(format!(
+                                "{}, {repetition}, left out of its figures: {faults}",
+                                trial.name
+                            ));
                         }
                         round.runs.insert(trial.name, run);
                     }
@@ -96,6 +129,7 @@ impl FigureArguments {
                         let trouble = format!("!! NOT MEASURED: {}, {repetition}: {error:#}", trial.name);
                         tell(&trouble)?;
                         troubles.push(trouble);
+                        is_complete = false;
                     }
                 }
             }
@@ -112,11 +146,16 @@ impl FigureArguments {
             repetitions: self.repeat,
             is_trial: self.quick,
         };
-        let told = table::told(&head, &rows, &rounds, &troubles, self.markdown);
-        if self.quick && !troubles.is_empty() {
-            bail!("{told}\nthe trial did not go well");
-        }
-        Ok(told)
+        // A trial may be over before what is sampled has a sample, and must go well in everything else.
+        is_complete &= !common.is_stopped()
+            && match self.quick {
+                true => troubles.is_empty(),
+                false => rows.iter().all(|row| table::is_measured(row, &rounds)),
+            };
+        Ok(Table {
+            text: table::told(&head, &rows, &rounds, &troubles, self.markdown),
+            is_complete,
+        })
     }
 
     fn wanted(&self) -> Result<Vec<&'static Row>> {
@@ -149,13 +188,42 @@ impl FigureArguments {
             On::Floor => (Launched::floor(folder)?, "floor"),
         };
         let scenario = if self.quick { trial.quick } else { trial.full };
-        let mut run = measure(scenario, &launched, label, json)?;
+        let mut run = measure(scenario, &launched, label, json, common)?;
         if trial.on == On::Server {
             run.server = Some(version.to_owned());
             run.write(json)?;
         }
         Ok(run)
     }
+}
+
+/// Rows say themselves what is run, and against what: an option that would change nothing is refused.
+///
+/// # Errors
+/// Names the first of them.
+fn refuse_ignored(common: &Common) -> Result<()> {
+    let is_secret_of_rows = common.secret == "app-secret"
+        || std::env::var("APP_SECRET").is_ok_and(|secret| secret == common.secret);
+    for (option, is_given, instead) in [
+        ("--host", common.host != "127.0.0.1", "say --server 'COMMAND'"),
+        ("--port", common.port != 6001, "say {port} in --server 'COMMAND'"),
+        ("--path", !common.path.is_empty(), "leave it out"),
+        ("--app-id", common.app_id != "1", "leave it out"),
+        ("--key", common.key != "app-key", "leave it out"),
+        ("--secret", !is_secret_of_rows, "leave it out"),
+        ("--tls", common.tls, "leave it out"),
+        ("--pid", common.pid.is_some(), "the server is started here"),
+        ("--payload", common.payload.is_some(), "each row has its own"),
+        ("--json", common.json.is_some(), "say --json-dir DIR"),
+        (
+            "--report",
+            common.report.is_some(),
+            "say --json-dir DIR, then loadtest report",
+        ),
+    ] {
+        ensure!(!is_given, "figures does not heed {option}: {instead}");
+    }
+    Ok(())
 }
 
 /// What the rows need, each once.
@@ -171,4 +239,27 @@ fn trials(rows: &[&Row]) -> Vec<&'static Trial> {
 
 fn tell(text: &str) -> Result<()> {
     writeln!(std::io::stderr(), "{text}").context("cannot tell how far it is")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::arguments::Arguments;
+
+    #[test]
+    fn an_option_that_means_nothing_here_is_refused_by_name() {
+        let refusal = |words: &str| {
+            let arguments =
+                Arguments::parse_from(["loadtest", "figures"].into_iter().chain(words.split(' ')));
+            refuse_ignored(&arguments.common).map_err(|error| error.to_string())
+        };
+        assert_eq!(refusal("--threads 2 --sources 3 --quiet"), Ok(()));
+        for words in ["--payload 9", "--port 7001", "--json a.json", "--tls", "--pid 1"] {
+            let option = words.split(' ').next().unwrap_or_default();
+            let refused = refusal(words).expect_err("it would change nothing");
+            assert!(refused.contains(option), "{refused}");
+        }
+    }
 }

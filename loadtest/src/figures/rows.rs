@@ -1,138 +1,17 @@
 //! The table, as data: what is run, which figures are read, what they should be.
 
 use super::Round;
+use super::row::{Cell, Goal, Middle, On, Row, SEND, Trial, Value, cell, cpu, delivered, trial};
 use crate::result::Unit;
 
-/// One line of what is wanted, with all figures that it asks for.
-pub(super) struct Row {
-    /// How it is chosen.
-    pub(super) name: &'static str,
-    /// What is done, for people.
-    pub(super) title: &'static str,
-    pub(super) trials: &'static [Trial],
-    pub(super) cells: &'static [Cell],
-}
-
-/// One run. Rows may share it: it is taken once in each repetition.
-pub(super) struct Trial {
-    pub(super) name: &'static str,
-    pub(super) on: On,
-    /// What the server needs beyond its defaults: `{"server": {…}, "app": {…}}`.
-    pub(super) settings: &'static str,
-    /// The scenario and its arguments.
-    pub(super) full: &'static str,
-    /// The same with a few sockets.
-    pub(super) quick: &'static str,
-}
-
-/// What is run against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum On {
-    Server,
-    Floor,
-}
-
-/// One figure.
-pub(super) struct Cell {
-    pub(super) title: &'static str,
-    pub(super) unit: Unit,
-    pub(super) value: Value,
-    /// The floor's, in the same repetition.
-    pub(super) floor: Option<Value>,
-    pub(super) middle: Middle,
-    pub(super) goal: Goal,
-}
-
-/// How a figure is read from a repetition.
-#[derive(Clone, Copy)]
-pub(super) enum Value {
-    /// A trial's figure of that key.
-    Of(&'static str, &'static str),
-    /// Made of several.
-    From(fn(&Round) -> Option<f64>),
-}
-
-/// What stands for all repetitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Middle {
-    Median,
-    /// For what is sampled too seldom for one repetition to tell.
-    Mean,
-}
-
-/// What is to be reached.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Goal {
-    AtMost(f64),
-    AtLeast(f64),
-    /// So many times the floor at most.
-    FloorAtMost(f64),
-    /// So much, or so many times the floor.
-    AtLeastOrFloor(f64, f64),
-    /// It only describes.
-    None,
-}
-
-impl Value {
-    pub(super) fn read(self, round: &Round) -> Option<f64> {
-        match self {
-            Value::Of(trial, key) => round.figure(trial, key),
-            Value::From(made) => made(round).filter(|value| value.is_finite()),
-        }
-    }
-}
-
-const DEFAULTS: &str = "{}";
-/// Events of a mebibyte, for apps that send such.
+/// For events of 100 KB: more than an app's events and messages may have by default, so these limits are lifted well out of
+/// the way. The outbox, too: a publish is answered before all have the event, so the publisher runs ahead of the sockets,
+/// and ten such events fill an outbox of the default 1 MiB. Then the row would measure how slow readers are closed, not
+/// how fast is sent. The floor has no such limit either.
 const LARGE: &str = r#"{"server": {"body_bytes_max": 4194304},
     "app": {"event_data_bytes_max": 1048576, "message_bytes_max": 1048576, "outbox_bytes_max": 16777216}}"#;
 
 const CLIENT_EVENTS: &str = r#"{"app": {"client_events": true, "client_events_per_s": 1000000}}"#;
-
-const fn trial(name: &'static str, full: &'static str, quick: &'static str) -> Trial {
-    Trial {
-        name,
-        on: On::Server,
-        settings: DEFAULTS,
-        full,
-        quick,
-    }
-}
-
-const fn cell(title: &'static str, unit: Unit, value: Value, goal: Goal) -> Cell {
-    Cell {
-        title,
-        unit,
-        value,
-        floor: None,
-        middle: Middle::Median,
-        goal,
-    }
-}
-
-/// What every µs of CPU is held against: a `send` to one of 10,000.
-const SEND: Value = Value::Of("floor", "server_cpu_per_delivery");
-
-const fn cpu(trial: &'static str, goal: Goal) -> Cell {
-    Cell {
-        floor: Some(SEND),
-        ..cell(
-            "server CPU per delivered message",
-            Unit::Seconds,
-            Value::Of(trial, "server_cpu_per_delivery"),
-            goal,
-        )
-    }
-}
-
-const fn delivered(trial: &'static str, goal: Goal) -> Cell {
-    cell(
-        "delivered",
-        Unit::PerSecond,
-        Value::Of(trial, "delivered_per_second"),
-        goal,
-    )
-}
 
 const FLOOR: Trial = Trial {
     on: On::Floor,
@@ -212,12 +91,15 @@ pub(super) const ROWS: &[Row] = &[
             ),
         ],
         cells: &[
-            // 4.0 million, to the digits that it is told in.
+            // 4.0 million is wanted, which is also all that is offered: the time runs until the last delivery, so that
+            // even a server that keeps up delivers a little less. What rounds to 4.0, in the two digits of what is
+            // wanted, counts; that is up to 1.25 % short of it, and the table tells three digits to show by how much.
             delivered("flood", Goal::AtLeast(3.95e6)),
             cell(
                 "lost",
                 Unit::Count,
-                Value::From(|round| Some(round.runs.get("flood")?.faults.lost as f64)),
+                // Of every run: one that lost something counts nowhere else.
+                Value::From(|round| Some(round.run("flood")?.faults.lost as f64)),
                 Goal::AtMost(0.0),
             ),
             cell(
@@ -391,7 +273,13 @@ pub(super) const ROWS: &[Row] = &[
                 Goal::None,
             ),
             cell(
-                "the same without one batch, to alone",
+                "the same, to alone",
+                Unit::Ratio,
+                Value::Of("mixed", "small_p99_ratio"),
+                Goal::None,
+            ),
+            cell(
+                "adjusted: without one batch, to alone",
                 Unit::Ratio,
                 Value::From(small_channels_p99),
                 Goal::AtMost(2.0),

@@ -1,7 +1,7 @@
 //! The table as people read it: median (least .. most), the multiple of the floor, and whether the goal is reached. Pure.
 
 use super::Round;
-use super::rows::{Cell, Goal, Middle, Row, Value};
+use super::row::{Cell, Goal, Middle, Row, Value};
 use crate::report::panels::median;
 use crate::report::quantity::{NONE, Scale, ratio, told as quantity};
 use crate::report::text::aligned;
@@ -15,6 +15,15 @@ pub(super) struct Head<'a> {
     pub(super) version: &'a str,
     pub(super) repetitions: u32,
     pub(super) is_trial: bool,
+}
+
+/// What was in the way of a figure in at least one repetition.
+const LIMITED: &str =
+    "† limited by the generator in at least one repetition, which is not the server's limit.";
+
+/// Whether each of a row's figures was measured at least once.
+pub(super) fn is_measured(row: &Row, rounds: &[Round]) -> bool {
+    row.cells.iter().all(|cell| !read(cell.value, rounds).is_empty())
 }
 
 /// The whole text.
@@ -59,8 +68,15 @@ pub(super) fn told(
             out.push_str(&format!("  {line}\n"));
         }
     }
-    if !troubles.is_empty() {
+    let is_limited = rows
+        .iter()
+        .flat_map(|row| row.cells)
+        .any(|cell| is_limited(cell, rounds));
+    if is_limited || !troubles.is_empty() {
         out.push('\n');
+    }
+    if is_limited {
+        out.push_str(&format!("{}{LIMITED}\n", if is_markdown { "- " } else { "" }));
     }
     for trouble in troubles {
         out.push_str(&format!("{}{trouble}\n", if is_markdown { "- " } else { "" }));
@@ -106,15 +122,31 @@ fn told_cell(cell: &Cell, rounds: &[Round]) -> Vec<String> {
         Some(false) => "NOT reached",
         None => "",
     };
+    let mut measured = spread(cell.unit, value, &values);
+    if !values.is_empty() && values.len() < rounds.len() {
+        measured.push_str(&format!(", {} of {}", values.len(), rounds.len()));
+    }
+    if is_limited(cell, rounds) {
+        measured.push_str(" †");
+    }
     vec![
         cell.title.to_owned(),
-        spread(cell.unit, value, &values),
+        measured,
         multiple.map_or_else(String::new, |multiple| {
             spread(Unit::Ratio, Some(multiple), &multiples)
         }),
         goal(cell.goal, cell.unit),
         reached.to_owned(),
     ]
+}
+
+/// Whether this program was the limit of a run that the figure or its floor is read from.
+fn is_limited(cell: &Cell, rounds: &[Round]) -> bool {
+    rounds.iter().any(|round| {
+        let others = round.without_limited();
+        let needs = |value: Value| value.read(round).is_some() && value.read(&others).is_none();
+        needs(cell.value) || cell.floor.is_some_and(needs)
+    })
 }
 
 fn read(value: Value, rounds: &[Round]) -> Vec<f64> {
@@ -178,8 +210,9 @@ fn is_reached(goal: Goal, value: Option<f64>, multiple: Option<f64>) -> Option<b
 
 #[cfg(test)]
 mod tests {
+    use super::super::row::cpu;
     use super::*;
-    use crate::result::{Better, Run};
+    use crate::result::{Better, Run, Verdict};
 
     fn round(server_s: f64, floor_s: f64) -> Round {
         let mut round = Round::default();
@@ -219,6 +252,23 @@ mod tests {
             ]
         );
         assert_eq!(told_cell(&cell, &[]), ["CPU", "–", "", "≤ 1.10 × floor", ""]);
+    }
+
+    #[test]
+    fn a_run_with_faults_does_not_count_and_one_that_the_generator_limited_is_marked() {
+        let cell = cpu("lone", Goal::None);
+        let mut rounds = [round(6.1e-6, 5e-6), round(8.1e-6, 5e-6), round(99e-6, 5e-6)];
+        let lone = rounds[2].runs.get_mut("lone").expect("it was taken");
+        lone.faults.lost = 1;
+        let told = told_cell(&cell, &rounds);
+        assert_eq!(told[1], "7.10 µs (6.10 .. 8.10), 2 of 3");
+        assert!(!is_limited(&cell, &rounds));
+        for trial in ["lone", "floor"] {
+            let mut rounds = [round(6.1e-6, 5e-6)];
+            let run = rounds[0].runs.get_mut(trial).expect("it was taken");
+            run.generator.verdict = Verdict::Generator;
+            assert_eq!(told_cell(&cell, &rounds)[1], "6.10 µs †", "{trial}");
+        }
     }
 
     #[test]
