@@ -72,14 +72,6 @@ impl<'a> Asked<'a> {
             target.starts_with('/') && !target.contains('#') && PathAndQuery::try_from(*target).is_ok()
         };
         let target = request.path.filter(|_| is_plain).filter(is_sound)?;
-        let has_body = |header: &httparse::Header<'_>| {
-            ["content-length", "transfer-encoding", "expect"]
-                .iter()
-                .any(|name| header.name.eq_ignore_ascii_case(name))
-        };
-        if request.headers.iter().any(has_body) {
-            return None;
-        }
         let target = target.split_once('?').unwrap_or((target, ""));
         let headers = request.headers.iter().map(|header| (header.name, header.value));
         let asked = Asked::new(true, target, headers).filter(|asked| asked.nonce.is_some());
@@ -93,6 +85,7 @@ impl<'a> Asked<'a> {
     ) -> Option<Asked<'a>> {
         let (mut upgrades, mut to_websocket) = (false, false);
         let (mut key, mut version, mut origin) = (None, None, None);
+        let mut has_body = false;
         for (name, value) in headers {
             // Of several the first counts, but for lists.
             if name.eq_ignore_ascii_case("connection") {
@@ -105,13 +98,21 @@ impl<'a> Asked<'a> {
                 version.get_or_insert(value);
             } else if name.eq_ignore_ascii_case("origin") {
                 origin.get_or_insert(value);
+            } else if name.eq_ignore_ascii_case("content-length") {
+                has_body |= value != b"0";
+            } else if ["transfer-encoding", "expect"]
+                .iter()
+                .any(|other| name.eq_ignore_ascii_case(other))
+            {
+                has_body = true;
             }
         }
         (upgrades && to_websocket).then_some(Asked {
             path,
             query,
             origin,
-            nonce: key.filter(|_| is_http_11_get && version == Some(b"13")),
+            // The bytes of a body would be taken for frames, or not, as they come: to hyper it is an ordinary request.
+            nonce: key.filter(|_| is_http_11_get && version == Some(b"13") && !has_body),
         })
     }
 }
@@ -141,7 +142,8 @@ pub(super) fn upgrade(gate: &Gate, asked: &Asked<'_>) -> Option<Upgraded> {
             let words = handshake::Request {
                 key,
                 query: asked.query,
-                origin: asked.origin.and_then(|origin| str::from_utf8(origin).ok()),
+                // One that cannot be read is not absent: it is none of those that may be allowed.
+                origin: asked.origin.map(|origin| str::from_utf8(origin).unwrap_or("?")),
                 is_tls: false,
             };
             let health = gate.health.state();

@@ -200,6 +200,16 @@ async fn what_is_no_websocket_handshake_is_answered_in_http() {
             426,
         ),
         (
+            "a body",
+            upgrade.replace(key, &format!("{key}Content-Length: 2\r\n")) + "{}",
+            426,
+        ),
+        (
+            "a body in chunks",
+            upgrade.replace(key, &format!("{key}Transfer-Encoding: chunked\r\n")) + "0\r\n\r\n",
+            426,
+        ),
+        (
             "no such path",
             "GET /nowhere HTTP/1.1\r\nHost: test\r\n\r\n".to_owned(),
             404,

@@ -201,6 +201,25 @@ async fn origins_are_checked_where_the_app_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_cannot_be_read_is_not_taken_for_none() {
+    let server = TestServer::with_config(config([AppConfig {
+        allowed_origins: vec!["https://a.example".into()],
+        ..app()
+    }]))
+    .await;
+    let request = Raw::upgrade("/app/key", "Origin: https://evil.example?\r\n");
+    let request: Vec<u8> = request
+        .replace("evil.example?", "evil.example\0")
+        .bytes()
+        .map(|byte| if byte == 0 { 0xff } else { byte })
+        .collect();
+    let mut raw = Raw::connect(server.address).await;
+    raw.send(request).await;
+    raw.http_head().await.expect("an answer");
+    assert_eq!(raw.next().await["data"]["code"], 4009);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_client_that_never_answers_the_close_is_let_go() {
     let server = TestServer::start().await;
     let mut raw = Raw::connect(server.address)
