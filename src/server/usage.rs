@@ -3,6 +3,7 @@
 //! Used is the resident set; the whole is the smallest limit that the control groups (version 2 or 1) set
 //! on the way up, or the machine's memory where none does. Read from `/proc` and `/sys`, so on Linux only.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use serde_json::json;
 /// How long the whole is taken to be what it was. Limits of running groups do change, but rarely.
 const WHOLE_HOLDS: Duration = Duration::from_secs(60);
 /// `/proc/self/status` has some 1,500, and more for who is in hundreds of groups.
-const STATUS_BYTES_MAX: usize = 16 * 1024;
+const STATUS_BYTES_MAX: usize = 8 * 1024;
 
 /// Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +101,9 @@ fn resident(status: &Path) -> io::Result<u64> {
     let mut bytes = [0; STATUS_BYTES_MAX];
     // One read gives what there is room for. The name of a process may be anything, not only UTF-8.
     let length = File::open(status)?.read(&mut bytes)?;
-    kilobytes(&String::from_utf8_lossy(&bytes[..length]), "VmRSS:")
+    let bytes = &bytes[..length];
+    let text = str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
+    kilobytes(&text, "VmRSS:")
 }
 
 /// The bytes of a line like `VmRSS:      1234 kB`.
