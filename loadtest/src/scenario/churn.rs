@@ -13,10 +13,7 @@ use crate::swarm::account::delays;
 use crate::swarm::crowd::{Audience, Detail};
 use crate::target::ChannelKind;
 
-use super::{Field, Offer, Plan, Until, quantile_s, rate, seconds, share, tell_curve};
-
-/// An open loop that has sent that share of what was due has kept its rate.
-const KEPT: f64 = 0.99;
+use super::{Field, KEPT, Offer, Plan, Until, quantile_s, rate, seconds, share, tell_curve};
 
 /// Lets a share of the clients drop and come back, again and again, while events are broadcast.
 #[derive(Args, Clone, Debug)]

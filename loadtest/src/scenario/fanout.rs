@@ -10,32 +10,21 @@ use crate::arguments::Common;
 use crate::progress::Extent;
 use crate::result::{Better, Run, Unit};
 use crate::swarm::account::{Broadcast, delays};
-use crate::swarm::crowd::{Audience, Detail};
-use crate::target::ChannelKind;
+use crate::swarm::crowd::Detail;
 
-use super::{Field, Measured, Offer, TICK, tell_curve};
+use super::{Attendance, Field, Measured, Offer, TICK, tell_curve};
 
 /// Publishes single broadcasts, one at a time.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Clients.
-    #[arg(long, env = "NUM_CLIENTS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    clients: u32,
-    /// Channels that they share.
-    #[arg(long, env = "NUM_CHANNELS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    channels: u32,
-    /// To how many of them each client subscribes.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    per_client: u32,
+    #[command(flatten)]
+    attendance: Attendance,
     /// How many broadcasts, or how many times several at once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     broadcasts: u32,
     /// Broadcasts at the same moment, each to a channel of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     at_once: u32,
-    /// Public, private or presence channels.
-    #[arg(long, value_enum, default_value_t = ChannelKind::Public)]
-    kind: ChannelKind,
 }
 
 /// The sequences of one volley: what was published at the same moment.
@@ -44,27 +33,20 @@ type Volley = Vec<(u32, u32)>;
 /// Runs it.
 pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     let Options {
-        clients,
-        channels,
-        per_client,
+        ref attendance,
         broadcasts,
         at_once,
-        ..
     } = *options;
+    let channels = attendance.channels;
     ensure!(
         at_once <= channels,
         "--at-once {at_once} needs as many channels, and there are {channels} (--channels)"
     );
-    let audiences = [Audience {
-        clients,
-        channels,
-        per_client,
-    }];
     let mut field = Field::open(
         common,
         "fanout",
-        options.kind,
-        &audiences,
+        attendance.kind,
+        &[attendance.audience()],
         Detail::Every,
         at_once as usize,
     )?;
@@ -95,7 +77,7 @@ fn volleys(
     while (volleys.len() as u32) < count && !field.is_stopped() {
         let mut volley = Volley::new();
         for _ in 0..options.at_once {
-            let channel = next % options.channels;
+            let channel = next % options.attendance.channels;
             volley.push((channel, field.board.published(channel)));
             field.publisher.publish(channel, None)?;
             next += 1;

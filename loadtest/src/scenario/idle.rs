@@ -9,10 +9,9 @@ use crate::arguments::Common;
 use crate::process::Memory;
 use crate::publisher::Pace;
 use crate::result::{Better, Run, Unit};
-use crate::swarm::crowd::{Audience, Detail};
-use crate::target::ChannelKind;
+use crate::swarm::crowd::Detail;
 
-use super::{Field, Measured, Offer, Plan, Until, seconds, share, tell_curve, tell_series};
+use super::{Attendance, Field, Measured, Offer, Plan, Until, seconds, share, tell_curve, tell_series};
 
 /// What a burst's events carry, unless it is told otherwise.
 const BURST_PAYLOAD_BYTES: usize = 10_000;
@@ -24,15 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Tells what idle sockets weigh on the server: needs --pid.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Clients.
-    #[arg(long, env = "NUM_CLIENTS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    clients: u32,
-    /// Channels that they share.
-    #[arg(long, env = "NUM_CHANNELS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    channels: u32,
-    /// To how many of them each client subscribes.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    per_client: u32,
+    #[command(flatten)]
+    attendance: Attendance,
     /// Then so many bytes of events are published, in events of --payload (10000), as fast as readers keep up.
     #[arg(long, default_value_t = 0, value_name = "BYTES")]
     burst: u64,
@@ -42,9 +34,6 @@ pub(crate) struct Options {
     /// How long nothing happens before memory is read, each time. Seconds.
     #[arg(long, default_value = "5s", value_parser = seconds)]
     rest: Duration,
-    /// Public, private or presence channels.
-    #[arg(long, value_enum, default_value_t = ChannelKind::Public)]
-    kind: ChannelKind,
 }
 
 /// The server's memory over the run.
@@ -60,19 +49,16 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     let pid = common.pid.context(
         "idle needs the server's process on this machine: --pid (for instance --pid $(pidof fanwire))",
     )?;
-    let clients = options.clients;
+    let attendance = &options.attendance;
+    let clients = attendance.clients;
     let leaving = (f64::from(clients) * options.leave) as u32;
     let common = &Common {
         payload: common.payload.or(Some(BURST_PAYLOAD_BYTES)),
         ..common.clone()
     };
-    let audiences = [Audience {
-        clients,
-        channels: options.channels,
-        per_client: options.per_client,
-    }];
     let empty = Memory::of(pid)?.resident as f64;
-    let mut field = Field::open(common, "idle", options.kind, &audiences, Detail::Ends, 1)?;
+    let audiences = [attendance.audience()];
+    let mut field = Field::open(common, "idle", attendance.kind, &audiences, Detail::Ends, 1)?;
     field.run.parameter("rest (s)", options.rest.as_secs_f64());
     let mut tickets = field.tickets();
     for ticket in tickets.iter_mut().skip((clients - leaving) as usize) {
@@ -149,7 +135,7 @@ fn burst(field: &mut Field<'_>, options: &Options, scale: &mut Scale, idle: f64)
     let payload = field.common.payload_bytes() as u64;
     let plan = Plan {
         pace: Pace::InFlight(BURST_IN_FLIGHT),
-        channels: 0..options.channels,
+        channels: 0..options.attendance.channels,
         until: Until::Count(options.burst.div_ceil(payload)),
     };
     field.run.parameter("burst (bytes)", options.burst);

@@ -5,6 +5,7 @@ pub(crate) mod churn;
 pub(crate) mod client_events;
 pub(crate) mod connect;
 pub(crate) mod fanout;
+mod finish;
 pub(crate) mod idle;
 pub(crate) mod mixed;
 mod options;
@@ -23,15 +24,15 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::arguments::Common;
 use crate::process::{Memory, raise_descriptor_limit};
 use crate::progress::{Extent, Progress, Seen as Shown};
-use crate::publisher::{Pace, Publisher, Requests, until_due};
+use crate::publisher::{Pace, Publisher, until_due};
 use crate::result::{Better, Run, Unit};
-use crate::swarm::account::Account;
 use crate::swarm::board::{Board, Totals};
 use crate::swarm::crowd::{Audience, Crowd, Detail};
 use crate::swarm::{Arrivals, Ticket};
 use crate::target::{ChannelKind, Target};
 
-pub(crate) use self::options::{rate, seconds, share};
+pub(crate) use self::finish::Measured;
+pub(crate) use self::options::{Attendance, rate, seconds, share};
 pub(crate) use self::tell::{quantile_s, tell_cpu_per, tell_curve, tell_series};
 pub(crate) use self::watch::{Offer, Seen, Watch};
 
@@ -45,6 +46,8 @@ const VISITORS_GRACE: Duration = Duration::from_millis(500);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Other threads' clients wake nobody here when they have what they wait for.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
+/// An open loop that has sent that share of what was due has kept its rate.
+const KEPT: f64 = 0.99;
 /// Before CPU time is read: whoever was woken last goes to sleep again, and is then counted to the end.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -83,20 +86,6 @@ pub(crate) struct Plan {
 pub(crate) enum Until {
     Time(Duration),
     Count(u64),
-}
-
-/// What a measurement came to.
-#[derive(Debug)]
-pub(crate) struct Measured {
-    pub(crate) account: Account,
-    pub(crate) requests: Requests,
-    pub(crate) seen: Seen,
-    /// From the first request until the last delivery. Seconds.
-    pub(crate) elapsed_s: f64,
-    /// How long it was published. Seconds.
-    pub(crate) published_s: f64,
-    /// When it began, since the board's epoch.
-    pub(crate) began_ns: u64,
 }
 
 impl<'a> Field<'a> {
@@ -331,7 +320,7 @@ impl<'a> Field<'a> {
     /// The measurement ends, when everybody has everything or nothing has come for a while.
     pub(crate) fn end(&mut self, mut watch: Watch, began_ns: u64) -> Result<Measured> {
         let published_s = (self.board.now_ns() - began_ns) as f64 / 1e9;
-        watch.load_stops()?;
+        let loaded = watch.load_stops()?;
         let (mut delivered, mut heard) = (0, Instant::now());
         let mut heard_ns = self.board.now_ns();
         // Nobody knows whether visitors have everything: when nothing comes any more, they should.
@@ -352,7 +341,7 @@ impl<'a> Field<'a> {
         // Whoever has not answered by now never will: nobody is owed what was asked for.
         self.publisher.give_up(u64::MAX);
         std::thread::sleep(SETTLE);
-        let seen = watch.end()?;
+        let seen = watch.end(loaded)?;
         if !self.stalled.is_empty() {
             self.crowd.dismiss(&self.stalled)?;
         }
@@ -425,74 +414,6 @@ impl<'a> Field<'a> {
         }
         Ok(TICK)
     }
-
-    /// Puts into the run what every measurement tells, and ends it.
-    pub(crate) fn finish(mut self, measured: Measured, offer: Offer) -> Result<Run> {
-        let Measured {
-            account,
-            requests,
-            seen,
-            ..
-        } = measured;
-        let totals = self.board.totals();
-        let run = &mut self.run;
-        if account.delivered > 0 {
-            let per_delivery = |cpu_s: f64| cpu_s / account.delivered as f64;
-            if let Some(server) = seen.server {
-                let cpu_s = per_delivery(server.exact.as_secs_f64());
-                run.measured(
-                    "server_cpu_per_delivery",
-                    "Server CPU per delivered message",
-                    cpu_s,
-                    Unit::Seconds,
-                    Better::Less,
-                );
-                if let Some((share, error)) = server.user_share() {
-                    run.measured(
-                        "server_user_cpu_per_delivery",
-                        "  of it in user space (sampled)",
-                        cpu_s * share,
-                        Unit::Seconds,
-                        Better::Less,
-                    );
-                    run.notes.push(format!(
-                        "Time in user space is sampled by the kernel: ± {:.3} µs per delivered message.",
-                        cpu_s * error * 1e6
-                    ));
-                }
-            }
-            let own_s = per_delivery(seen.own.exact.as_secs_f64());
-            run.measured(
-                "own_cpu_per_delivery",
-                "This program's CPU per delivered message",
-                own_s,
-                Unit::Seconds,
-                Better::Less,
-            );
-        }
-        if let Some(memory) = seen.memory {
-            run.measured(
-                "server_memory",
-                "Server memory at the end",
-                memory.resident as f64,
-                Unit::Bytes,
-                Better::Less,
-            );
-        }
-        let is_same_machine = self.target.address.ip().is_loopback() || self.common.pid.is_some();
-        run.generator = seen.generator(offer, is_same_machine);
-        run.series.extend(seen.series);
-        run.faults.closed += u64::from(totals.closed + totals.failed);
-        if let Some(trouble) = self.publisher.trouble() {
-            run.notes.push(format!("Ended early: {trouble}."));
-        }
-        count_faults(run, &account, &requests);
-        run.faults.examples.extend(self.crowd.arrivals()?.ends);
-        run.interrupted = self.stop.load(Relaxed);
-        run.took_s = self.began.elapsed().as_secs_f64();
-        self.progress.end();
-        Ok(self.run)
-    }
 }
 
 impl Plan {
@@ -501,24 +422,5 @@ impl Plan {
             Until::Time(time) => Duration::from_nanos(elapsed_ns) >= time,
             Until::Count(count) => number >= count,
         }
-    }
-}
-
-/// Adds what went wrong to the run.
-fn count_faults(run: &mut Run, account: &Account, requests: &Requests) {
-    let faults = &mut run.faults;
-    faults.lost += account.lost;
-    faults.repeated += account.repeated;
-    faults.out_of_order += account.out_of_order;
-    faults.foreign += account.foreign;
-    faults.refused += requests.refused;
-    faults.examples.extend(account.examples.iter().cloned());
-    faults.examples.extend(requests.examples.iter().cloned());
-}
-
-impl Measured {
-    /// A part of the run that another one follows: what went wrong in it is told, too.
-    pub(crate) fn count_faults(&self, run: &mut Run) {
-        count_faults(run, &self.account, &self.requests);
     }
 }

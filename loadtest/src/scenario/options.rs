@@ -1,6 +1,38 @@
-//! Settings that scenarios share the form of.
+//! Settings that several scenarios have, or share the form of.
 
 use std::time::Duration;
+
+use clap::Args;
+
+use crate::swarm::crowd::Audience;
+use crate::target::ChannelKind;
+
+/// Who is there, and for what.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Attendance {
+    /// Clients.
+    #[arg(long, env = "NUM_CLIENTS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) clients: u32,
+    /// Channels that they share.
+    #[arg(long, env = "NUM_CHANNELS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) channels: u32,
+    /// To how many of them each client subscribes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    per_client: u32,
+    /// Public, private or presence channels.
+    #[arg(long, value_enum, default_value_t = ChannelKind::Public)]
+    pub(crate) kind: ChannelKind,
+}
+
+impl Attendance {
+    pub(crate) fn audience(&self) -> Audience {
+        Audience {
+            clients: self.clients,
+            channels: self.channels,
+            per_client: self.per_client,
+        }
+    }
+}
 
 /// A time as an operator gives it: seconds, `12` or `12s`.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {

@@ -9,14 +9,13 @@ use crate::arguments::Common;
 use crate::publisher::Pace;
 use crate::result::{Better, Run, Unit};
 use crate::swarm::account::delays;
-use crate::swarm::crowd::{Audience, Detail};
-use crate::target::ChannelKind;
+use crate::swarm::crowd::Detail;
 
-use super::{Field, Measured, Offer, Plan, Until, quantile_s, tell_curve, tell_series};
+use super::{
+    Attendance, Field, KEPT, Measured, Offer, Plan, Until, quantile_s, seconds, tell_curve, tell_series,
+};
 
-/// An open loop that has sent that share of what was due has kept its rate.
-const KEPT: f64 = 0.99;
-/// And whose events are at most that late in the median: else they only pile up. Nanoseconds.
+/// An open loop whose events are later than that in the median has not kept its rate: they only pile up. Nanoseconds.
 const KEPT_DELAY_NS: u64 = 1_000_000_000;
 
 /// A stall as long as that is worth a word. Nanoseconds.
@@ -25,49 +24,32 @@ const STALL_TOLD_NS: u64 = 50_000_000;
 /// Publishes for a time, at a rate or with so many events in flight.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Clients.
-    #[arg(long, env = "NUM_CLIENTS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    clients: u32,
-    /// Channels that they share.
-    #[arg(long, env = "NUM_CHANNELS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    channels: u32,
-    /// To how many of them each client subscribes.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    per_client: u32,
+    #[command(flatten)]
+    attendance: Attendance,
     /// Events published per second, come what may: each one's delay counts from when it was due.
-    #[arg(long, conflicts_with = "in_flight")]
+    #[arg(long, conflicts_with = "in_flight", value_parser = super::rate)]
     rate: Option<f64>,
     /// Events in flight: the next is published when every subscriber has one of them. Without --rate: 16.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     in_flight: Option<u32>,
     /// How long. Seconds.
-    #[arg(long, default_value_t = 10.0)]
-    duration: f64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    duration: Duration,
     /// How long is published before that, at the same pace, uncounted. Seconds.
-    #[arg(long, default_value_t = 1.0)]
-    warm_up: f64,
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    warm_up: Duration,
     /// So many of the clients stop reading when it begins. The server has to give them up; before that, the same is published
     /// for as long while everybody reads.
     #[arg(long, default_value_t = 0, value_name = "CLIENTS")]
     stalled: u32,
-    /// Public, private or presence channels.
-    #[arg(long, value_enum, default_value_t = ChannelKind::Public)]
-    kind: ChannelKind,
 }
 
 /// Runs it.
 pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     let Options {
-        clients,
-        channels,
-        per_client,
-        rate,
-        ..
+        ref attendance, rate, ..
     } = *options;
-    ensure!(
-        rate.is_none_or(|rate| rate > 0.0),
-        "--rate must be more than nothing"
-    );
+    let clients = attendance.clients;
     ensure!(
         options.stalled < clients,
         "with --stalled {} of {clients} clients nobody would read",
@@ -77,16 +59,11 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
         Some(rate) => Pace::PerSecond(rate),
         None => Pace::InFlight(options.in_flight.unwrap_or(16) as usize),
     };
-    let audiences = [Audience {
-        clients,
-        channels,
-        per_client,
-    }];
     let mut field = Field::open(
         common,
         "sustain",
-        options.kind,
-        &audiences,
+        attendance.kind,
+        &[attendance.audience()],
         Detail::Ends,
         pace.connections(),
     )?;
@@ -94,7 +71,9 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
         Pace::InFlight(events) => field.run.parameter("in flight", events),
         Pace::PerSecond(per_s) => field.run.parameter("rate (per second)", per_s),
     }
-    field.run.parameter("duration (s)", options.duration);
+    field
+        .run
+        .parameter("duration (s)", options.duration.as_secs_f64());
     if options.stalled > 0 {
         field.run.parameter("stalled", options.stalled);
     }
@@ -107,13 +86,13 @@ pub(crate) fn run(common: &Common, options: &Options) -> Result<Run> {
     field.bring(tickets)?;
     let mut plan = Plan {
         pace,
-        channels: 0..channels,
-        until: Until::Time(Duration::from_secs_f64(options.warm_up)),
+        channels: 0..attendance.channels,
+        until: Until::Time(options.warm_up),
     };
-    if options.warm_up > 0.0 {
+    if !options.warm_up.is_zero() {
         field.rush(&plan, "warming up")?;
     }
-    plan.until = Until::Time(Duration::from_secs_f64(options.duration));
+    plan.until = Until::Time(options.duration);
     let mut before = None;
     if options.stalled > 0 {
         before = Some(field.rush(&plan, "while everybody reads")?);

@@ -29,8 +29,6 @@ pub(crate) struct Watch {
     server: Option<u32>,
     began: Instant,
     before: Sight,
-    /// How it was when the load stopped, and after how long. What comes then is waiting, and tells nothing of limits.
-    loaded: Option<(Sight, Duration)>,
     rates: Vec<Rates>,
     processes: Vec<Processes>,
 }
@@ -67,13 +65,17 @@ pub(crate) struct Seen {
     /// Its memory at the end.
     pub(crate) memory: Option<Memory>,
     pub(crate) own: Cpu,
-    /// While there was load.
-    busiest_thread: f64,
-    /// While there was load.
-    machine_idle: f64,
-    /// While there was load; of what it could have used.
-    server_busy: Option<f64>,
+    loaded: Loaded,
     pub(crate) series: Vec<Series>,
+}
+
+/// How busy everybody was while there was load. Shares of the time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loaded {
+    busiest_thread: f64,
+    machine_idle: f64,
+    /// Of what it could have used.
+    server_busy: Option<f64>,
 }
 
 impl Sight {
@@ -132,7 +134,6 @@ impl Watch {
             server,
             began,
             before,
-            loaded: None,
             rates,
             processes,
         })
@@ -160,32 +161,30 @@ impl Watch {
         }
     }
 
-    /// No more load comes. The verdict is on what was until now: the wait for what is still on its way would make
-    /// everybody look idle.
+    /// How it was until now, when no more load comes: what follows is waiting, and tells nothing of limits.
     ///
     /// # Errors
     /// This program cannot look at itself.
-    pub(crate) fn load_stops(&mut self) -> Result<()> {
+    pub(crate) fn load_stops(&self) -> Result<Loaded> {
         let lasted = self.began.elapsed();
-        self.loaded = Some((self.sight()?, lasted));
-        Ok(())
+        let now = self.sight()?;
+        Ok(Loaded {
+            busiest_thread: busiest(&now.threads, &self.before.threads, lasted),
+            machine_idle: now.machine.idle_since(self.before.machine),
+            server_busy: now.server_busy(&self.before, lasted),
+        })
     }
 
     fn sight(&self) -> Result<Sight> {
         Sight::now(self.server).or_else(|_| Sight::now(None))
     }
 
-    /// Ends. Of a server whose process is gone nothing is known.
+    /// Ends; the verdict will be on what was while there was load. Of a server whose process is gone nothing is known.
     ///
     /// # Errors
     /// This program cannot look at itself.
-    pub(crate) fn end(self) -> Result<Seen> {
+    pub(crate) fn end(self, loaded: Loaded) -> Result<Seen> {
         let after = self.sight()?;
-        let elapsed = self.began.elapsed();
-        let (loaded, lasted) = match &self.loaded {
-            Some((loaded, lasted)) => (loaded, *lasted),
-            None => (&after, elapsed),
-        };
         Ok(Seen {
             server: after
                 .server
@@ -193,9 +192,7 @@ impl Watch {
                 .map(|((after, _), (before, _))| after.since(before)),
             memory: after.server.map(|(_, memory)| memory),
             own: after.own.since(self.before.own),
-            busiest_thread: busiest(&loaded.threads, &self.before.threads, lasted),
-            machine_idle: loaded.machine.idle_since(self.before.machine),
-            server_busy: loaded.server_busy(&self.before, lasted),
+            loaded,
             series: self.series(),
         })
     }
@@ -286,29 +283,22 @@ impl Seen {
     pub(crate) fn generator(&self, offer: Offer, is_same_machine: bool) -> Generator {
         Generator {
             cpu_s: self.own.exact.as_secs_f64(),
-            busiest_thread: self.busiest_thread,
-            machine_idle: self.machine_idle,
-            server_busy: self.server_busy,
-            verdict: judge(
-                offer,
-                self.busiest_thread,
-                self.machine_idle,
-                self.server_busy,
-                is_same_machine,
-            ),
+            busiest_thread: self.loaded.busiest_thread,
+            machine_idle: self.loaded.machine_idle,
+            server_busy: self.loaded.server_busy,
+            verdict: judge(offer, self.loaded, is_same_machine),
         }
     }
 }
 
 /// A full machine comes before a busy thread: where both share it, each of them keeps the other from working. The server
 /// is named only on evidence: it was full, or did not keep up with a load that did not wait for it.
-fn judge(
-    offer: Offer,
-    busiest_thread: f64,
-    machine_idle: f64,
-    server_busy: Option<f64>,
-    is_same_machine: bool,
-) -> Verdict {
+fn judge(offer: Offer, loaded: Loaded, is_same_machine: bool) -> Verdict {
+    let Loaded {
+        busiest_thread,
+        machine_idle,
+        server_busy,
+    } = loaded;
     let is_full = machine_idle <= FULL;
     match offer {
         Offer::Kept => Verdict::Kept,
@@ -341,28 +331,27 @@ mod tests {
             (Closed, 0.50, 0.30, Some(0.60), true, Verdict::Paced),
             (Closed, 0.50, 0.50, None, false, Verdict::Paced),
         ] {
-            assert_eq!(
-                judge(offer, busiest_thread, machine_idle, server_busy, is_same_machine),
-                verdict
-            );
+            let loaded = Loaded {
+                busiest_thread,
+                machine_idle,
+                server_busy,
+            };
+            assert_eq!(judge(offer, loaded, is_same_machine), verdict);
         }
     }
 
     #[test]
     fn waiting_after_the_load_does_not_dilute_it() {
-        let mut watch = Watch::begin(Some(std::process::id())).expect("this process is there");
+        let watch = Watch::begin(Some(std::process::id())).expect("this process is there");
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(60) {
             std::hint::spin_loop();
         }
-        watch.load_stops().expect("this process is there");
-        let at_stop = watch.loaded.as_ref().map(|(_, lasted)| *lasted);
+        let loaded = watch.load_stops().expect("this process is there");
         std::thread::sleep(Duration::from_millis(60));
-        let (loaded, lasted) = watch.loaded.as_ref().expect("it was just read");
-        assert_eq!(Some(*lasted), at_stop);
-        let busy = busiest(&loaded.threads, &watch.before.threads, *lasted);
-        let seen = watch.end().expect("this process is there");
-        assert!((seen.busiest_thread - busy).abs() < 1e-9);
-        assert!(seen.server_busy.is_some_and(|server| server > 0.0));
+        let seen = watch.end(loaded).expect("this process is there");
+        let generator = seen.generator(Offer::Closed, true);
+        assert!((generator.busiest_thread - loaded.busiest_thread).abs() < 1e-9);
+        assert!(generator.server_busy.is_some_and(|server| server > 0.0));
     }
 }
