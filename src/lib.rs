@@ -13,6 +13,10 @@ pub mod shard;
 pub mod node;
 
 pub mod hub;
+pub mod relay;
+pub mod roster;
+
+pub mod adapter;
 
 pub mod app;
 pub mod limit;

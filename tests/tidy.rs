@@ -4,11 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, the lowest first. A module may use those of lower rank; modules of one rank do not know each other.
-const RANKS: [(&str, u32); 10] = [
+const RANKS: [(&str, u32); 13] = [
     ("protocol", 0),
     ("limit", 1),
     ("metrics", 1),
+    ("adapter", 1),
     ("app", 2),
+    ("relay", 2),
+    ("roster", 3),
     ("hub", 3),
     ("node", 4),
     ("shard", 5),
@@ -21,7 +24,7 @@ const RANKS: [(&str, u32); 10] = [
 const LINES_MAX: usize = 600;
 
 /// Modules without I/O, clock or async.
-const PURE: [&str; 2] = ["protocol", "limit"];
+const PURE: [&str; 4] = ["protocol", "limit", "relay", "roster"];
 
 struct Source {
     path: PathBuf,
