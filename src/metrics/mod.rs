@@ -18,6 +18,7 @@
 //! the HTTP server that answers a scrape (`server/admin.rs`).
 
 mod app;
+mod cluster;
 mod json;
 mod reason;
 
@@ -30,6 +31,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 
 use self::app::AppFamilies;
 pub use self::app::{AppMetrics, BatchCounts};
+pub use self::cluster::ClusterSnapshot;
 pub use self::reason::{CloseReason, ConnectionError};
 
 /// The content type of [`Metrics::text`].
@@ -54,7 +56,7 @@ pub struct Metrics {
 }
 
 /// What is true at the moment of a scrape, counted from the structures themselves.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// Every app that has a socket; one that is missing here has none.
     pub apps: Vec<AppSnapshot>,
@@ -62,6 +64,8 @@ pub struct Snapshot {
     pub outbox_bytes: u64,
     /// Bytes that wait in the inbox of each shard; as many entries as there are shards.
     pub inbox_bytes: Vec<u64>,
+    /// The way to the other nodes; none where a node is alone.
+    pub cluster: Option<ClusterSnapshot>,
 }
 
 /// One app's part of a [`Snapshot`].

@@ -309,6 +309,7 @@ fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
             .iter()
             .map(|inbox| inbox.charged_bytes() as u64)
             .collect(),
+        cluster: None,
     }
 }
 

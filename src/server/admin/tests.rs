@@ -25,6 +25,7 @@ impl Admin {
             health: Arc::new(Health::default()),
             app_enabled: Box::new(|id| (id == "1").then_some(true)),
             snapshot: Box::new(|| Snapshot {
+                cluster: None,
                 apps: vec![AppSnapshot {
                     app_id: "1".into(),
                     connected: 42,
