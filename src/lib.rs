@@ -22,4 +22,6 @@ pub mod app;
 pub mod limit;
 pub mod metrics;
 
+pub mod secret;
+
 pub mod protocol;

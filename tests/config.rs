@@ -177,6 +177,7 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
         ("server.path_prefix", _) => of_text("/7"),
         ("metrics.prefix", _) => of_text("_7"),
         ("server.host" | "admin.host", _) => of_text("::1"),
+        ("redis.url", _) => of_text("rediss://[::1]:7"),
         // Looks like a number, and must stay text.
         (_, Some("string")) => of_text("7"),
         (_, Some("boolean")) => {
@@ -213,7 +214,7 @@ fn every_setting_can_be_overridden_by_the_environment() {
             "{path} has no description"
         );
         // Secrets do not show in the output that is compared here; they have their own tests.
-        if path.as_str().starts_with("apps[0].secret") {
+        if path.as_str().starts_with("apps[0].secret") || path.as_str().ends_with("password") {
             continue;
         }
         // Refused but for its default, for want of TLS.
@@ -398,6 +399,13 @@ fn secrets_show_nowhere() {
         let refusal = Fanwire::new().with_config(&config).refusal();
         assert!(!refusal.contains(secret), "{refusal}");
     }
+    let redis = json!({"url": format!("redis://:{secret}@localhost"), "sentinel_password": secret});
+    for driver in ["none", "redis"] {
+        let written = json!({"apps": apps, "adapter": {"driver": driver}, "redis": redis});
+        let output = Fanwire::new().with_config(&written).run(&["check-config"]);
+        assert_eq!(output.status.success(), driver == "none");
+        assert!(!(text(&output.stdout) + &text(&output.stderr)).contains(secret));
+    }
     let half_an_app = format!("[{{\"secret\": \"{secret}\"");
     for (variable, value) in [("FANWIRE_APPS", half_an_app.as_str()), ("FANWIRE_SECRET", secret)] {
         let refusal = Fanwire::new().with_env(variable, value).refusal();
@@ -447,6 +455,34 @@ fn a_secret_may_have_a_file_of_its_own() {
         "{refusal}"
     );
     assert_eq!(refusal.lines().count(), 2, "{refusal}");
+}
+
+#[test]
+fn redis_is_looked_at_only_where_it_is_used() {
+    let load = |driver: &str, redis: Value| {
+        let variables = [
+            ("FANWIRE_ADAPTER__DRIVER", driver.to_owned()),
+            ("FANWIRE_REDIS", redis.to_string()),
+        ];
+        Config::load(None, variables.map(|(name, text)| (name.into(), text.into())))
+    };
+    let wrong = json!({"url": "redis://localhost/5", "password_file": "nowhere"});
+    assert!(load("none", wrong.clone()).is_ok());
+    let error = load("redis", wrong).expect_err("a database").to_string();
+    assert!(
+        error.contains("redis.url (FANWIRE_REDIS): names a database"),
+        "{error}"
+    );
+    assert!(
+        error.contains("redis.password_file (FANWIRE_REDIS): cannot read nowhere"),
+        "{error}"
+    );
+
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("password");
+    fs::write(&file, "hunter2\n").expect("a file can be written");
+    let config = load("redis", json!({"password_file": file})).expect("a valid configuration");
+    assert_eq!(config.redis.password.expose(), "hunter2");
 }
 
 #[test]

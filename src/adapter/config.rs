@@ -44,6 +44,25 @@ pub struct AdapterConfig {
     pub lease_s: u32,
 }
 
+impl AdapterConfig {
+    /// What is wrong with a setting by itself: its key, and what to do about it, for a person.
+    pub fn faults(&self) -> Vec<(&'static str, String)> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let words = self.prefix.split('.');
+        let named = self.prefix.len() <= 64
+            && words
+                .clone()
+                .all(|word| !word.is_empty() && word.bytes().all(plain));
+        match named {
+            true => Vec::new(),
+            false => {
+                let text = "must be 1 to 64 letters, digits, `-` and `_`, with single dots between them";
+                vec![("prefix", text.to_owned())]
+            }
+        }
+    }
+}
+
 impl Default for AdapterConfig {
     fn default() -> AdapterConfig {
         AdapterConfig {

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::origin::OriginPattern;
-use super::secret::{REDACTED, Secret};
+use crate::secret::{REDACTED, Secret};
 
 /// One app: a tenant with its own key, secret, channels and limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

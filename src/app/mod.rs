@@ -7,7 +7,6 @@
 mod config;
 mod origin;
 mod quota;
-mod secret;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +15,8 @@ use std::time::Duration;
 pub use config::{AppConfig, Fault, PingMode};
 pub use origin::{OriginError, OriginPattern};
 pub use quota::Admission;
-pub use secret::{REDACTED, Secret};
+
+pub use crate::secret::{REDACTED, Secret};
 
 use crate::limit::Rate;
 use quota::Quota;

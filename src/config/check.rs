@@ -6,6 +6,7 @@
 use super::path::KeyPath;
 use super::server::address;
 use super::{Config, MetricsConfig};
+use crate::adapter::config::Driver;
 use crate::app::{AppConfig, Apps, Fault};
 
 /// What is wrong, by the key where it shows.
@@ -17,6 +18,7 @@ pub(super) fn contradictions(config: &Config) -> Found {
     found.extend(public_secrets(config));
     found.extend(unreachable_limits(config));
     found.extend(unreachable_apps(config));
+    found.extend(unreachable_nodes(config));
     found.extend(faults_of_apps(
         Apps::new(config.apps.iter().cloned()).err().unwrap_or_default(),
     ));
@@ -122,6 +124,22 @@ fn unreachable_apps(config: &Config) -> Found {
         .collect()
 }
 
+/// The way to the other nodes, as far as it is used.
+fn unreachable_nodes(config: &Config) -> Found {
+    let section = |name| move |(key, text)| (KeyPath::new(name).key(key), text);
+    let mut found: Found = config
+        .adapter
+        .faults()
+        .into_iter()
+        .map(section("adapter"))
+        .collect();
+    match config.adapter.driver {
+        Driver::None | Driver::Nats => {}
+        Driver::Redis => found.extend(config.redis.faults().into_iter().map(section("redis"))),
+    }
+    found
+}
+
 /// What apps say about themselves, with the full paths of the keys.
 pub(super) fn faults_of_apps(faults: Vec<(usize, Fault)>) -> impl Iterator<Item = (KeyPath, String)> {
     let apps = KeyPath::new("apps");
@@ -215,6 +233,13 @@ mod tests {
             (json!({"server": {"path_prefix": "/a//b"}}), "server.path_prefix"),
             (json!({"server": {"path_prefix": "/a b"}}), "server.path_prefix"),
             (json!({"admin": {"host": ""}}), "admin.host"),
+            (json!({"adapter": {"prefix": ""}}), "adapter.prefix"),
+            (json!({"adapter": {"prefix": "a..b"}}), "adapter.prefix"),
+            (json!({"adapter": {"prefix": "a{b}"}}), "adapter.prefix"),
+            (
+                json!({"adapter": {"driver": "redis"}, "redis": {"url": "redis://a/1"}}),
+                "redis.url",
+            ),
             (json!({"admin": {"port": 6001}}), "admin.port"),
             (json!({"admin": {"port": 6001, "host": "0.0.0.0"}}), "admin.port"),
             (json!({"metrics": {"prefix": "a-b"}}), "metrics.prefix"),
@@ -243,7 +268,9 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_trouble_is_accepted() {
-        let in_order: [Value; 6] = [
+        let in_order: [Value; 8] = [
+            json!({"adapter": {"prefix": "a-1.b_2"}}),
+            json!({"redis": {"url": "not used"}}),
             json!({"admin": {"port": 6001, "host": "127.0.0.2"}}),
             json!({"admin": {"port": 6001, "enabled": false}}),
             json!({"admin": {"port": 0}, "server": {"port": 0}}),

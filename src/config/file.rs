@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Value};
 
 use super::shape;
-use crate::app::Secret;
+use crate::secret::Secret;
 
 /// The key at the top of the file that names its schema.
 pub(super) const SCHEMA: &str = "$schema";

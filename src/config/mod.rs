@@ -17,7 +17,7 @@ mod server;
 mod shape;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,10 @@ pub use path::KeyPath;
 pub use problem::{ConfigError, Problem};
 pub use server::ServerConfig;
 
+use crate::adapter::config::{AdapterConfig, Driver};
+use crate::adapter::redis::RedisConfig;
 use crate::app::{AppConfig, Apps};
+use crate::secret::Secret;
 use problem::Report;
 use shape::Shape;
 
@@ -49,6 +52,10 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// How the server leaves when it is asked to.
     pub drain: DrainConfig,
+    /// The way to the other nodes of a cluster.
+    pub adapter: AdapterConfig,
+    /// Redis, for what is told to use it.
+    pub redis: RedisConfig,
     /// The apps that are served. None at all is development mode: a demo app, on a loopback address only.
     pub apps: Vec<AppConfig>,
 }
@@ -147,15 +154,39 @@ fn typed(settings: Value) -> Result<Config, (KeyPath, String)> {
 fn read_secrets(config: &mut Config) -> Vec<(KeyPath, String)> {
     let mut unread = Vec::new();
     for (index, app) in config.apps.iter_mut().enumerate() {
-        let Some(path) = &app.secret_file else { continue };
-        let secret = match app.secret.is_empty() {
-            true => file::read_secret(path),
-            false => Err("stands beside `secret`: only one of them can be meant".into()),
-        };
-        match secret {
-            Ok(secret) => app.secret = secret,
-            Err(text) => unread.push((KeyPath::new(&format!("apps[{index}].secret_file")), text)),
-        }
+        let key = || KeyPath::new("apps").index(index).key("secret_file");
+        unread.extend(read_secret(&app.secret_file, &mut app.secret, "secret", key));
+    }
+    if config.adapter.driver == Driver::Redis {
+        let RedisConfig {
+            password_file,
+            password,
+            ..
+        } = &mut config.redis;
+        unread.extend(read_secret(password_file, password, "password", || {
+            KeyPath::new("redis.password_file")
+        }));
     }
     unread
+}
+
+/// Reads a secret from its file, if it has one. `name` is that of the setting that would hold the secret itself.
+fn read_secret(
+    file: &Option<PathBuf>,
+    secret: &mut Secret,
+    name: &str,
+    key: impl Fn() -> KeyPath,
+) -> Option<(KeyPath, String)> {
+    let path = file.as_ref()?;
+    let read = match secret.is_empty() {
+        true => file::read_secret(path),
+        false => Err(format!("stands beside `{name}`: only one of them can be meant")),
+    };
+    match read {
+        Ok(read) => {
+            *secret = read;
+            None
+        }
+        Err(text) => Some((key(), text)),
+    }
 }

@@ -1,0 +1,69 @@
+//! TLS to Redis: whom to trust, and what to show. Read once, at the start.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::config::{RedisConfig, RedisFault};
+
+/// What every TLS connection to Redis is made with. The error names the setting that is to blame.
+pub(super) fn client(config: &RedisConfig) -> Result<Arc<ClientConfig>, RedisFault> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ("url", error.to_string()))?
+        .with_root_certificates(trusted(config)?);
+    let client = match (&config.cert_file, &config.key_file) {
+        (Some(cert_file), Some(key_file)) => {
+            let chain = certificates(cert_file).map_err(|text| ("cert_file", text))?;
+            let key = PrivateKeyDer::from_pem_file(key_file)
+                .map_err(|error| ("key_file", unread(key_file, &error)))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| ("key_file", format!("does not go with `redis.cert_file`: {error}")))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(client))
+}
+
+fn trusted(config: &RedisConfig) -> Result<RootCertStore, RedisFault> {
+    let mut roots = RootCertStore::empty();
+    match &config.ca_file {
+        Some(file) => {
+            for certificate in certificates(file).map_err(|text| ("ca_file", text))? {
+                roots.add(certificate).map_err(|error| {
+                    (
+                        "ca_file",
+                        format!("{} cannot be trusted: {error}", file.display()),
+                    )
+                })?;
+            }
+        }
+        None => {
+            // Of the system's store some may be unreadable without harm, all of them not.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                let text = "is needed: this system has no store of trusted certificates";
+                return Err(("ca_file", text.into()));
+            }
+        }
+    }
+    Ok(roots)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(none) if none.is_empty() => Err(format!("{} holds no certificate", file.display())),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(unread(file, &error)),
+    }
+}
+
+fn unread(file: &Path, error: &rustls::pki_types::pem::Error) -> String {
+    format!("cannot read {} as PEM: {error}", file.display())
+}
