@@ -5,6 +5,10 @@
 //! numbers in a ring, and a receiver that misses one asks for it. Pure: no I/O, and time is an argument. Knows nothing
 //! of channels' subscribers; the roster's contents are opaque bytes to it.
 
+pub mod envelope;
+pub mod parcel;
+pub mod positions;
+pub mod ring;
 pub mod wire;
 
 /// A moment by the cluster's clock: microseconds since 1970, but never earlier than any stamp heard before. Of two
