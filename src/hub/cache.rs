@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::channel::Channel;
 use crate::protocol::frame::Frame;
+use crate::relay::Origin;
 
 /// Charged for each cached event beside its frame. Bytes.
 const EVENT_OVERHEAD_BYTES: usize = 256;
@@ -20,63 +21,73 @@ pub struct CachedEvent {
     pub frame: Frame,
     /// From then on it is no longer shown.
     pub expires: Instant,
-    /// Its place in the order of storing.
-    pub stamp: u64,
+    /// When it was published, and on which node: the later one stays.
+    pub origin: Origin,
+    /// Its place in the index, given by it.
+    pub(super) place: Place,
 }
 
+/// By when an event goes; then in the order of storing.
+pub(super) type Place = (Instant, u64);
+
 impl CachedEvent {
+    /// An event to be stored.
+    pub fn new(frame: Frame, expires: Instant, origin: Origin) -> CachedEvent {
+        CachedEvent {
+            frame,
+            expires,
+            origin,
+            place: (expires, 0),
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.frame.as_bytes().len() + EVENT_OVERHEAD_BYTES
     }
 }
 
-/// All cached events of one app in the order in which they were stored, which is the order in which they expire.
+/// All cached events of one app in the order in which they expire: those of one node are stored in that order, too.
 #[derive(Debug, Default)]
 pub struct CacheIndex {
-    by_stamp: BTreeMap<u64, (Arc<Channel>, usize, Instant)>,
-    next_stamp: u64,
+    by_place: BTreeMap<Place, (Arc<Channel>, usize)>,
+    stored: u64,
     bytes: usize,
 }
 
 impl CacheIndex {
-    /// Notes a new event in place of `replaced`, and gives it its stamp.
+    /// Notes a new event in place of `replaced`, and gives it its place.
     pub fn store(
         &mut self,
         channel: &Arc<Channel>,
-        frame: Frame,
-        expires: Instant,
+        mut event: CachedEvent,
         replaced: Option<&CachedEvent>,
     ) -> CachedEvent {
         if let Some(old) = replaced {
-            self.forget(old.stamp);
+            self.forget(old.place);
         }
-        let event = CachedEvent {
-            frame,
-            expires,
-            stamp: self.next_stamp,
-        };
-        self.next_stamp += 1;
+        self.stored += 1;
+        event.place = (event.expires, self.stored);
         self.bytes += event.bytes();
-        self.by_stamp
-            .insert(event.stamp, (channel.clone(), event.bytes(), expires));
+        self.by_place
+            .insert(event.place, (channel.clone(), event.bytes()));
         event
     }
 
-    fn forget(&mut self, stamp: u64) {
-        if let Some((_, bytes, _)) = self.by_stamp.remove(&stamp) {
+    fn forget(&mut self, place: Place) {
+        if let Some((_, bytes)) = self.by_place.remove(&place) {
             self.bytes -= bytes;
         }
     }
 
     /// Takes out the oldest event if it has expired or the bytes are over the bound. Whoever asks then clears it
     /// in its channel, unless a newer one has taken its place.
-    pub fn pop(&mut self, now: Instant, bytes_max: usize) -> Option<(Arc<Channel>, u64)> {
-        let (&stamp, (channel, _, expires)) = self.by_stamp.first_key_value()?;
-        if *expires > now && self.bytes <= bytes_max {
+    pub(super) fn pop(&mut self, now: Instant, bytes_max: usize) -> Option<(Arc<Channel>, Place)> {
+        let (&place, (channel, _)) = self.by_place.first_key_value()?;
+        if place.0 > now && self.bytes <= bytes_max {
             return None;
         }
         let channel = channel.clone();
-        self.forget(stamp);
-        Some((channel, stamp))
+        self.forget(place);
+        Some((channel, place))
     }
 }

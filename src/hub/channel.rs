@@ -1,4 +1,4 @@
-//! One channel on this node: subscribers per shard, members, the last event, and the pacing of its counts.
+//! One channel: subscribers per shard and on other nodes, members, the last event, and the pacing of its counts.
 //!
 //! Plain data under the channel's short lock ([`super::Hub`]). Everything answers with what changed; telling anybody
 //! is the node's part, in the same locked step, so that all see one order.
@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::cache::CachedEvent;
+use super::elsewhere::Elsewhere;
 use super::inbox::ShardIndex;
-use super::presence::Presence;
+use super::presence::{Presence, UnannouncedMember};
+use crate::adapter::NodeId;
 use crate::metrics::AppMetrics;
 use crate::protocol::channel_name::ChannelName;
 
@@ -42,13 +44,13 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn new(topic: Topic, metrics: Arc<AppMetrics>, shards: usize) -> Self {
+    pub(crate) fn new(topic: Topic, metrics: Arc<AppMetrics>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Channel {
             key: ChannelKey(NEXT.fetch_add(1, Ordering::Relaxed)),
             topic,
             metrics,
-            state: Mutex::new(ChannelState::new(shards)),
+            state: Mutex::default(),
         }
     }
 
@@ -66,53 +68,75 @@ impl Channel {
     }
 }
 
-/// What changes under the channel's lock.
-#[derive(Debug)]
+/// What changes under the channel's lock. Small where a channel has subscribers only elsewhere: there may be millions of
+/// them.
+#[derive(Debug, Default)]
 pub struct ChannelState {
     /// Removed from the directory: whoever still holds it must look again.
     pub(super) dead: bool,
+    is_unannounced: bool,
+    is_cache_unannounced: bool,
+    /// What the other nodes were told last.
+    announced: u32,
+    /// By shard, as far as there were any.
     subscribers: SmallVec<[u32; 4]>,
-    total: usize,
-    /// Members, on presence channels.
-    pub presence: Presence,
-    /// The last event, on cache channels.
+    elsewhere: Elsewhere,
+    extras: Option<Box<Extras>>,
+}
+
+/// What only some channels have.
+#[derive(Debug, Default)]
+struct Extras {
+    presence: Option<Box<Presence>>,
+    cached: Option<CachedEvent>,
+    counts: CountPacing,
+    watched: Watched,
+}
+
+/// What has changed on this node since the others were told last.
+#[derive(Debug)]
+pub struct Unannounced {
+    /// Sockets subscribed here when they were told.
+    pub count_before: u32,
+    /// Sockets subscribed here now.
+    pub count: u32,
+    /// The members that have come or gone here meanwhile.
+    pub members: Vec<UnannouncedMember>,
+    /// The last event, if it was published here and is news.
     pub cached: Option<CachedEvent>,
-    /// When counts are told.
-    pub counts: CountPacing,
-    /// On a watch: the user that is watched.
-    pub watched: Watched,
 }
 
 impl ChannelState {
-    fn new(shards: usize) -> Self {
-        ChannelState {
-            dead: false,
-            subscribers: SmallVec::from_elem(0, shards),
-            total: 0,
-            presence: Presence::default(),
-            cached: None,
-            counts: CountPacing::default(),
-            watched: Watched::default(),
-        }
+    /// Sockets subscribed, on this node and on all others.
+    pub fn subscription_count(&self) -> usize {
+        self.here() + self.elsewhere.total()
     }
 
     /// Sockets subscribed on this node.
-    pub fn subscription_count(&self) -> usize {
-        self.total
+    pub fn here(&self) -> usize {
+        self.subscribers.iter().map(|count| *count as usize).sum()
     }
 
-    /// One subscriber more. True if it is the first: the channel is occupied.
+    /// Whether other nodes have subscribers.
+    pub fn is_elsewhere(&self) -> bool {
+        !self.elsewhere.is_empty()
+    }
+
+    /// One subscriber more. True if it is the first on this node.
     pub fn add(&mut self, shard: ShardIndex) -> bool {
-        self.subscribers[usize::from(shard)] += 1;
-        self.total += 1;
-        self.total == 1
+        let shard = usize::from(shard);
+        let is_first = self.here() == 0;
+        if self.subscribers.len() <= shard {
+            self.subscribers.resize(shard + 1, 0);
+        }
+        self.subscribers[shard] += 1;
+        is_first
     }
 
-    /// One subscriber less. True if it was the last: the channel is vacated.
+    /// One subscriber less. True if it was the last on this node.
     pub fn remove(&mut self, shard: ShardIndex) -> bool {
         self.subscribers[usize::from(shard)] -= 1;
-        self.total -= 1;
-        self.total == 0
+        self.here() == 0
     }
 
     /// The shards with subscribers.
@@ -123,14 +147,100 @@ impl ChannelState {
             .map(|(shard, _)| shard as ShardIndex)
     }
 
+    /// Another node has so many subscribers now. The answer is how many it had before.
+    pub fn set_elsewhere(&mut self, node: NodeId, count: u32) -> u32 {
+        self.elsewhere.set(node, count)
+    }
+
+    /// How many subscribers another node has.
+    pub fn count_at(&self, node: NodeId) -> u32 {
+        self.elsewhere.of(node)
+    }
+
+    /// Whether anything is known of another node that is to be forgotten when that node is.
+    pub fn holds_of(&self, node: NodeId) -> bool {
+        self.elsewhere.of(node) > 0
+            || self
+                .members()
+                .is_some_and(|presence| presence.claimed_by(node).next().is_some())
+    }
+
+    fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// Members, on presence channels.
+    pub fn presence(&mut self) -> &mut Presence {
+        self.extras().presence.get_or_insert_default()
+    }
+
+    /// The members, if there have been any.
+    pub fn members(&self) -> Option<&Presence> {
+        self.extras.as_ref()?.presence.as_deref()
+    }
+
+    /// Distinct members, on this node and on all others.
+    pub fn user_count(&self) -> usize {
+        self.members().map_or(0, Presence::user_count)
+    }
+
+    /// When counts are told.
+    pub fn counts(&mut self) -> &mut CountPacing {
+        &mut self.extras().counts
+    }
+
+    /// On a watch: the user that is watched.
+    pub fn watched(&mut self) -> &mut Watched {
+        &mut self.extras().watched
+    }
+
+    /// The last event, on cache channels, even if it has expired.
+    pub fn cached(&self) -> Option<&CachedEvent> {
+        self.extras.as_ref()?.cached.as_ref()
+    }
+
     /// The cached event, unless it has expired.
     pub fn cached_at(&self, now: Instant) -> Option<&CachedEvent> {
-        self.cached.as_ref().filter(|event| event.expires > now)
+        self.cached().filter(|event| event.expires > now)
+    }
+
+    pub(super) fn set_cached(&mut self, event: Option<CachedEvent>) {
+        self.extras().cached = event;
+    }
+
+    /// The other nodes are to be told of a change. True if it is the first since they were told last: only then does
+    /// anybody have to remember the channel. It stays in the directory until they were told.
+    pub fn mark_unannounced(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_unannounced, true)
+    }
+
+    /// As [`ChannelState::mark_unannounced`], and the cached event is news.
+    pub fn mark_cache_unannounced(&mut self) -> bool {
+        self.is_cache_unannounced = true;
+        self.mark_unannounced()
+    }
+
+    /// What `here`, this node, is to tell the others. From now on it counts as told.
+    pub fn take_unannounced(&mut self, here: NodeId) -> Unannounced {
+        self.is_unannounced = false;
+        let count = u32::try_from(self.here()).unwrap_or(u32::MAX);
+        let is_cache_news = std::mem::take(&mut self.is_cache_unannounced);
+        let presence = self.extras.as_mut().and_then(|extras| extras.presence.as_mut());
+        Unannounced {
+            count_before: std::mem::replace(&mut self.announced, count),
+            count,
+            members: presence.map_or_else(Vec::new, |presence| presence.take_unannounced(here)),
+            cached: self.cached().filter(|_| is_cache_news).cloned(),
+        }
     }
 
     /// Whether nothing is left that would make it worth keeping.
     pub(super) fn is_empty(&self) -> bool {
-        self.total == 0 && self.cached.is_none() && self.watched.is_forgotten()
+        let is_forgotten = |extras: &Extras| extras.cached.is_none() && extras.watched.is_forgotten();
+        self.here() == 0
+            && self.elsewhere.is_empty()
+            && !self.is_unannounced
+            && self.extras.as_deref().is_none_or(is_forgotten)
     }
 }
 
@@ -190,10 +300,10 @@ impl CountPacing {
 }
 
 /// A user as the watchers see it: online with the first signed-in socket, offline a grace after the last one went, so
-/// that a page reload is silent.
+/// that a page reload is silent. Its sources are the sockets signed in here, and the nodes with such sockets.
 #[derive(Debug, Default)]
 pub struct Watched {
-    sockets: u32,
+    sources: u32,
     shown_online: bool,
     offline_at: Option<Instant>,
 }
@@ -204,17 +314,17 @@ impl Watched {
         self.shown_online
     }
 
-    /// A socket signed in. True if the watchers are to hear that the user is online.
+    /// A source came: a socket signed in, or another node has the first such socket. True if the watchers are to hear that the user is online.
     pub fn signed_in(&mut self) -> bool {
-        self.sockets += 1;
+        self.sources += 1;
         self.offline_at = None;
         !std::mem::replace(&mut self.shown_online, true)
     }
 
-    /// A signed-in socket went. The answer is when to ask [`Watched::offline_due`], if at all.
+    /// A source went. The answer is when to ask [`Watched::offline_due`], if at all.
     pub fn signed_out(&mut self, now: Instant, grace: Duration) -> Option<Instant> {
-        self.sockets -= 1;
-        if self.sockets == 0 {
+        self.sources = self.sources.saturating_sub(1);
+        if self.sources == 0 {
             self.offline_at = Some(now + grace);
         }
         self.offline_at
@@ -230,7 +340,7 @@ impl Watched {
     }
 
     fn is_forgotten(&self) -> bool {
-        self.sockets == 0 && !self.shown_online
+        self.sources == 0 && !self.shown_online
     }
 }
 

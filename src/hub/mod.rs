@@ -1,12 +1,15 @@
-//! Who is here: the channels of every app on this node, and the inboxes of the shards that own the sockets.
+//! Who is here: the channels of every app, the inboxes of the shards that own the sockets, and what the other nodes said
+//! of theirs.
 //!
 //! No I/O and no await. Its locks are plain and short; never two channels' at once. The order in which locks are
 //! taken: stripe of the directory → nothing; channel → cache index, inbox or the queue of duties. [`Hub::enter`] and [`Hub::visit`] run a
 //! step under one channel's lock: what the step pushes into inboxes is what all subscribers agree on as the order of
-//! events. Knows nothing of other nodes, of HTTP, of what a message means.
+//! events. Knows nothing of the way to other
+//! nodes, of HTTP, of what a message means.
 
 pub mod cache;
 pub mod channel;
+pub mod elsewhere;
 pub mod inbox;
 pub mod namespace;
 pub mod presence;
@@ -22,7 +25,6 @@ use namespace::Namespace;
 
 use crate::app::App;
 use crate::metrics::Metrics;
-use crate::protocol::frame::Frame;
 
 /// All that is connected to this node.
 #[derive(Debug)]
@@ -81,8 +83,7 @@ impl Hub {
         loop {
             let found = namespace.stripe(topic).get(topic).cloned();
             let channel = found.unwrap_or_else(|| {
-                let shards = self.inboxes.all().len();
-                let new = Arc::new(Channel::new(topic.clone(), namespace.metrics.clone(), shards));
+                let new = Arc::new(Channel::new(topic.clone(), namespace.metrics.clone()));
                 namespace
                     .stripe(topic)
                     .entry(topic.clone())
@@ -145,20 +146,20 @@ impl Hub {
         }
     }
 
-    /// Stores the last event of a cache channel; called under its lock.
+    /// Stores the last event of a cache channel; called under its lock. One that was published before the one that is
+    /// there changes nothing. `expires` is when it is to be forgotten, by whatever clock the writer goes.
     pub fn store_cached(
         &self,
         namespace: &Namespace,
         channel: &Arc<Channel>,
         state: &mut ChannelState,
-        frame: Frame,
-        now: Instant,
+        written: CachedEvent,
     ) {
-        let expires = now + namespace.app.limits.cache_ttl;
-        let event: CachedEvent = namespace
-            .cache()
-            .store(channel, frame, expires, state.cached.as_ref());
-        state.cached = Some(event);
+        if state.cached().is_some_and(|event| event.origin > written.origin) {
+            return;
+        }
+        let event = namespace.cache().store(channel, written, state.cached());
+        state.set_cached(Some(event));
     }
 
     /// Drops cached events that have expired, and the oldest while the app holds more than it may. Called after a
@@ -167,10 +168,10 @@ impl Hub {
         let bytes_max = namespace.app.limits.cache_bytes_max;
         loop {
             let oldest = namespace.cache().pop(now, bytes_max);
-            let Some((channel, stamp)) = oldest else { return };
+            let Some((channel, place)) = oldest else { return };
             self.step(namespace, &channel, |_, state| {
-                if state.cached.as_ref().is_some_and(|event| event.stamp == stamp) {
-                    state.cached = None;
+                if state.cached().is_some_and(|event| event.place == place) {
+                    state.set_cached(None);
                 }
             });
         }

@@ -1,4 +1,8 @@
-//! The members of one presence channel on this node: users, however many sockets each has.
+//! The members of one presence channel: users, however many sockets each has, on however many nodes.
+//!
+//! A user is held by claims, one of each node with a socket of the user; this node's own claim is one among them. The
+//! first claim makes a member, the last one to go takes it away, and the `user_info` of the earliest is shown. All nodes
+//! know the same claims, so they show the same, whatever order they heard them in.
 //!
 //! The view that is shown to a joiner is a persistent version: taking one costs nothing however many members there
 //! are, so it is done under the channel's lock; its JSON is made outside of it, once for each version.
@@ -7,11 +11,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use rpds::RedBlackTreeMapSync;
+use smallvec::SmallVec;
 
+use crate::adapter::NodeId;
 use crate::protocol::channel_name::ChannelName;
 use crate::protocol::frame::Frame;
 use crate::protocol::presence::Member;
 use crate::protocol::server;
+use crate::relay::{Origin, Stamp};
 
 /// The members as they were at one moment.
 #[derive(Debug)]
@@ -40,59 +47,198 @@ impl PresenceView {
 }
 
 /// What a join changed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
-    /// The user's first socket here.
+    /// The user's first socket anywhere.
     NewMember,
-    /// A further socket of a member.
+    /// The first one here of a user whom another node has.
+    NewHere,
+    /// A further socket here.
     AnotherSocket,
     /// A new user, and the channel has as many members as it may have.
     Full,
 }
 
-/// Members by user id, with the number of sockets of each.
+/// What a leave changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The user's last socket anywhere went.
+    Gone,
+    /// The last one here went; another node has the user.
+    OnlyElsewhere,
+    /// Another socket is still here, or the user was not.
+    Nothing,
+}
+
+/// A node's word that it has a socket of a user.
+#[derive(Debug)]
+struct Claim {
+    origin: Origin,
+    user_info: Arc<str>,
+}
+
+/// What holds one user.
+#[derive(Debug, Default)]
+struct Held {
+    /// Its sockets on this node, which share one claim.
+    sockets: u32,
+    /// One for each node; hardly ever more than one.
+    claims: SmallVec<[Claim; 1]>,
+}
+
+impl Held {
+    /// The `user_info` of the earliest claim.
+    fn shown(&self) -> Option<&Arc<str>> {
+        let earliest = self.claims.iter().min_by_key(|claim| claim.origin);
+        earliest.map(|claim| &claim.user_info)
+    }
+
+    fn of(&self, node: NodeId) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.origin.node == node)
+    }
+
+    fn put(&mut self, user_info: &Arc<str>, origin: Origin) {
+        self.claims.retain(|claim| claim.origin.node != origin.node);
+        self.claims.push(Claim {
+            origin,
+            user_info: user_info.clone(),
+        });
+    }
+}
+
+/// A member that has come or gone on this node since the others were told last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnannouncedMember {
+    /// Who.
+    pub user_id: Arc<str>,
+    /// Whether they were told that the user is here.
+    pub was_here: bool,
+    /// The `user_info` and when the first socket came, if the user is here.
+    pub claim: Option<(Arc<str>, Stamp)>,
+}
+
+/// Members by user id, with what holds each.
 #[derive(Debug, Default)]
 pub struct Presence {
-    sockets: HashMap<Arc<str>, u32>,
+    held: HashMap<Arc<str>, Held>,
     members: RedBlackTreeMapSync<Arc<str>, Arc<str>>,
     view: Option<Arc<PresenceView>>,
+    /// Whether the others were told that the user is here.
+    unannounced: HashMap<Arc<str>, bool>,
 }
 
 impl Presence {
     /// Distinct users.
     pub fn user_count(&self) -> usize {
-        self.sockets.len()
+        self.held.len()
     }
 
-    /// A socket of this member joins. The `user_info` of a user's first socket holds as long as one of them is here.
-    pub fn join(&mut self, member: &Member, members_max: usize) -> Joined {
-        if let Some(sockets) = self.sockets.get_mut(&member.user_id) {
-            *sockets += 1;
-            return Joined::AnotherSocket;
-        }
-        if self.sockets.len() >= members_max {
+    /// A socket of this member joins here. The `user_info` of a user's first socket holds as long as one of them is
+    /// here; `origin` tells it from those that other nodes claim.
+    pub fn join(&mut self, member: &Member, origin: Origin, members_max: usize) -> Joined {
+        let user_id = &member.user_id;
+        if let Some(held) = self.held.get_mut(user_id) {
+            held.sockets += 1;
+            if held.sockets > 1 {
+                return Joined::AnotherSocket;
+            }
+        } else if self.held.len() >= members_max {
             return Joined::Full;
+        } else {
+            self.held.entry(user_id.clone()).or_default().sockets = 1;
         }
-        self.sockets.insert(member.user_id.clone(), 1);
-        self.members
-            .insert_mut(member.user_id.clone(), member.user_info.clone());
-        self.view = None;
-        Joined::NewMember
+        if self.claim(user_id, &member.user_info, origin) {
+            Joined::NewMember
+        } else {
+            Joined::NewHere
+        }
     }
 
-    /// A socket of this user leaves. True if it was the last one.
-    pub fn leave(&mut self, user_id: &str) -> bool {
-        let Some(sockets) = self.sockets.get_mut(user_id) else {
+    /// A socket of this user leaves; `here` is this node.
+    pub fn leave(&mut self, user_id: &str, here: NodeId) -> Left {
+        let Some(held) = self.held.get_mut(user_id).filter(|held| held.sockets > 0) else {
+            return Left::Nothing;
+        };
+        held.sockets -= 1;
+        if held.sockets > 0 {
+            Left::Nothing
+        } else if self.unclaim(user_id, here) {
+            Left::Gone
+        } else {
+            Left::OnlyElsewhere
+        }
+    }
+
+    /// A node has a socket of this user, and came by the first of them then. True if this makes a new member.
+    pub fn claim(&mut self, user_id: &Arc<str>, user_info: &Arc<str>, origin: Origin) -> bool {
+        let held = self.held.entry(user_id.clone()).or_default();
+        let is_new = held.claims.is_empty();
+        held.put(user_info, origin);
+        self.show(user_id);
+        is_new
+    }
+
+    /// A node has no socket of this user any more. True if that was the last claim: the member is gone.
+    pub fn unclaim(&mut self, user_id: &str, node: NodeId) -> bool {
+        let Some(held) = self.held.get_mut(user_id) else {
             return false;
         };
-        *sockets -= 1;
-        if *sockets > 0 {
-            return false;
+        let before = held.claims.len();
+        held.claims.retain(|claim| claim.origin.node != node);
+        let is_gone = held.claims.is_empty();
+        if held.claims.len() < before {
+            self.show(user_id);
         }
-        self.sockets.remove(user_id);
-        self.members.remove_mut(user_id);
+        is_gone
+    }
+
+    /// Brings what is shown of a user into line with the claims.
+    fn show(&mut self, user_id: &str) {
+        match self.held.get_key_value(user_id) {
+            Some((user_id, held)) if let Some(shown) = held.shown() => {
+                if self.members.get(user_id).is_some_and(|before| before == shown) {
+                    return;
+                }
+                self.members.insert_mut(user_id.clone(), shown.clone());
+            }
+            _ => {
+                self.held.remove(user_id);
+                self.members.remove_mut(user_id);
+            }
+        }
         self.view = None;
-        true
+    }
+
+    /// The users that a node claims, with when it came by them. Looks at every member.
+    pub fn claimed_by(&self, node: NodeId) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, Stamp)> {
+        self.held.iter().filter_map(move |(user_id, held)| {
+            let claim = held.of(node)?;
+            Some((user_id, &claim.user_info, claim.origin.stamp))
+        })
+    }
+
+    /// Since when a node has this user.
+    pub fn claimed_since(&self, user_id: &str, node: NodeId) -> Option<Stamp> {
+        Some(self.held.get(user_id)?.of(node)?.origin.stamp)
+    }
+
+    /// The other nodes are to be told that this user came or went here.
+    pub fn mark_unannounced(&mut self, user_id: &Arc<str>, was_here: bool) {
+        // Only the first of several changes knows what was told before.
+        self.unannounced.entry(user_id.clone()).or_insert(was_here);
+    }
+
+    pub(super) fn take_unannounced(&mut self, here: NodeId) -> Vec<UnannouncedMember> {
+        let unannounced = std::mem::take(&mut self.unannounced);
+        let member = |(user_id, was_here): (Arc<str>, bool)| {
+            let held = self.held.get(&user_id).and_then(|held| held.of(here));
+            UnannouncedMember {
+                claim: held.map(|claim| (claim.user_info.clone(), claim.origin.stamp)),
+                was_here,
+                user_id,
+            }
+        };
+        unannounced.into_iter().map(member).collect()
     }
 
     /// The members as they are now.
@@ -109,78 +255,4 @@ impl Presence {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MEMBERS_MAX: usize = 4;
-
-    fn member(user: u8, info: u8) -> Member {
-        Member {
-            user_id: user.to_string().into(),
-            user_info: format!("{{\"n\":{info}}}").into(),
-        }
-    }
-
-    /// Joins and leaves of some users; a leave of who is not there does not happen.
-    fn steps() -> impl Strategy<Value = Vec<(bool, u8, u8)>> {
-        proptest::collection::vec((any::<bool>(), 0..6_u8, any::<u8>()), 0..200)
-    }
-
-    proptest! {
-        #[test]
-        fn members_are_users_however_many_sockets_they_have(steps in steps()) {
-            let mut presence = Presence::default();
-            // The model: each user's sockets, and the info of the first.
-            let mut model: BTreeMap<String, (u32, String)> = BTreeMap::new();
-            for (joins, user, info) in steps {
-                let member = member(user, info);
-                let id = member.user_id.to_string();
-                if joins {
-                    let is_full = model.len() == MEMBERS_MAX;
-                    let expected = match model.get_mut(&id) {
-                        Some((sockets, _)) => {
-                            *sockets += 1;
-                            Joined::AnotherSocket
-                        }
-                        None if is_full => Joined::Full,
-                        None => {
-                            model.insert(id, (1, member.user_info.to_string()));
-                            Joined::NewMember
-                        }
-                    };
-                    prop_assert_eq!(presence.join(&member, MEMBERS_MAX), expected);
-                } else if let Some((sockets, _)) = model.get_mut(&id) {
-                    *sockets -= 1;
-                    let was_last = *sockets == 0;
-                    model.retain(|_, (sockets, _)| *sockets > 0);
-                    prop_assert_eq!(presence.leave(&id), was_last);
-                } else {
-                    prop_assert!(!presence.leave(&id), "nobody leaves who is not there");
-                }
-                let seen: BTreeMap<String, String> = presence.view().members()
-                    .map(|member| (member.user_id.to_string(), member.user_info.to_string())).collect();
-                let truth = model.iter().map(|(id, (_, info))| (id.clone(), info.clone())).collect();
-                prop_assert_eq!(seen, truth);
-                prop_assert_eq!(presence.user_count(), model.len());
-            }
-        }
-    }
-
-    #[test]
-    fn a_view_stays_as_it_was_taken() {
-        let mut presence = Presence::default();
-        presence.join(&member(1, 1), MEMBERS_MAX);
-        let before = presence.view();
-        assert!(
-            Arc::ptr_eq(&before, &presence.view()),
-            "nothing changed: the same version, encoded once"
-        );
-        presence.join(&member(2, 2), MEMBERS_MAX);
-        assert_eq!(before.members().count(), 1);
-        assert_eq!(presence.view().members().count(), 2);
-    }
-}
+mod tests;

@@ -11,7 +11,19 @@ pub mod positions;
 pub mod ring;
 pub mod wire;
 
+use crate::adapter::NodeId;
+
 /// A moment by the cluster's clock: microseconds since 1970, but never earlier than any stamp heard before. Of two
-/// claims the earlier stamp holds, or of two writes the later; then the smaller or larger [`crate::adapter::NodeId`].
+/// claims the earlier stamp holds, or of two writes the later; then the smaller or larger [`NodeId`] ([`Origin`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stamp(pub u64);
+
+/// When something was claimed or written, and by which node. Of two claims the earlier holds, of two writes the later;
+/// the same on every node, since no two are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// When.
+    pub stamp: Stamp,
+    /// Where.
+    pub node: NodeId,
+}

@@ -203,7 +203,7 @@ impl World {
         let metrics = Metrics::new("test", 0).expect("a legal prefix").app("1");
         let channels = (0..CHANNELS).map(|number| {
             let name = ChannelName::parse(&format!("channel-{number}"), 200).expect("a legal name");
-            Arc::new(Channel::new(Topic::Channel(name), metrics.clone(), 1))
+            Arc::new(Channel::new(Topic::Channel(name), metrics.clone()))
         });
         World {
             fanout: Fanout::new(LiveBytes::default()),

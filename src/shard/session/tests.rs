@@ -52,7 +52,7 @@ impl Talk {
         let metrics = self.session.namespace.metrics.clone();
         let place = self.subscriptions.next_place();
         self.subscriptions.insert(Subscription {
-            channel: Arc::new(Channel::new(Topic::Channel(name), metrics, 1)),
+            channel: Arc::new(Channel::new(Topic::Channel(name), metrics)),
             token: 0,
             position: None,
             user_id: None,
