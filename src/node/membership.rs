@@ -9,7 +9,7 @@ use super::{Node, push_to_audience};
 use crate::hub::channel::{Channel, ChannelState, CountTelling, Topic};
 use crate::hub::inbox::{CacheAnswer, Delivery, Entry, Join, ShardIndex, SocketKey};
 use crate::hub::namespace::Namespace;
-use crate::hub::presence::Joined;
+use crate::hub::presence::{Joined, Left};
 use crate::protocol::channel_name::ChannelName;
 use crate::protocol::frame::Frame;
 use crate::protocol::presence::Member;
@@ -67,18 +67,20 @@ impl Node {
             .enter(namespace, &Topic::Channel(name.clone()), |channel, state| {
                 let mut join = joiner.join(channel, false);
                 if let Some(member) = member {
-                    match state
-                        .presence
-                        .join(member, namespace.app.limits.presence_members_max)
-                    {
+                    let members_max = namespace.app.limits.presence_members_max;
+                    let joined = state.presence().join(member, self.origin(), members_max);
+                    match joined {
                         Joined::Full => return Err(Refused::PresenceFull),
                         Joined::NewMember => {
                             let news = server::member_added(name, &member.user_id, &member.user_info);
                             push_to_audience(&mut delivery, channel, state, &news, None, now);
                         }
-                        Joined::AnotherSocket => {}
+                        Joined::NewHere | Joined::AnotherSocket => {}
                     }
-                    join.members = Some(state.presence.view());
+                    if joined != Joined::AnotherSocket {
+                        self.announce_member(state, &member.user_id, false);
+                    }
+                    join.members = Some(state.presence().view());
                 }
                 if name.kind().is_cache() {
                     join.cache = match state.cached_at(now) {
@@ -88,6 +90,7 @@ impl Node {
                 }
                 state.add(joiner.shard);
                 delivery.push(joiner.shard, Entry::Join(join));
+                self.announce(namespace, channel, state);
                 self.count_changed(namespace, &mut delivery, channel, state, now);
                 Ok(channel.clone())
             });
@@ -103,7 +106,7 @@ impl Node {
         self.hub.step(namespace, channel, |channel, state| {
             let mut join = joiner.join(channel, false);
             if channel.name().is_some_and(|name| name.kind().is_presence()) {
-                join.members = Some(state.presence.view());
+                join.members = Some(state.presence().view());
             }
             delivery.push(joiner.shard, Entry::Join(join));
         });
@@ -121,12 +124,17 @@ impl Node {
         let mut delivery = self.inboxes().deliver();
         self.hub.step(namespace, channel, |channel, state| {
             state.remove(shard);
-            if let (Some(user_id), Some(name)) = (user_id, channel.name())
-                && state.presence.leave(user_id)
-            {
-                let news = server::member_removed(name, user_id);
-                push_to_audience(&mut delivery, channel, state, &news, None, now);
+            if let (Some(user_id), Some(name)) = (user_id, channel.name()) {
+                let left = state.presence().leave(user_id, self.id());
+                if left == Left::Gone {
+                    let news = server::member_removed(name, user_id);
+                    push_to_audience(&mut delivery, channel, state, &news, None, now);
+                }
+                if left != Left::Nothing {
+                    self.announce_member(state, user_id, true);
+                }
             }
+            self.announce(namespace, channel, state);
             self.count_changed(namespace, &mut delivery, channel, state, now);
         });
         if channel.name().is_some_and(|name| !name.kind().is_user()) {
@@ -134,7 +142,8 @@ impl Node {
         }
     }
 
-    fn count_changed(
+    /// The count of a channel has changed, here or elsewhere: its subscribers here are told in good time.
+    pub(super) fn count_changed(
         &self,
         namespace: &Arc<Namespace>,
         delivery: &mut Delivery<'_>,
@@ -142,11 +151,11 @@ impl Node {
         state: &mut ChannelState,
         now: Instant,
     ) {
-        if !namespace.app.config.subscription_count_events || !is_counted(channel) {
+        if !namespace.app.config.subscription_count_events || !is_counted(channel) || state.here() == 0 {
             return;
         }
         let count = state.subscription_count();
-        match state.counts.changed(count, now) {
+        match state.counts().changed(count, now) {
             CountTelling::Now => tell_count(delivery, channel, state, now),
             CountTelling::At(due) => {
                 self.duties
@@ -161,7 +170,7 @@ impl Node {
         let mut delivery = self.inboxes().deliver();
         self.hub.step(namespace, channel, |channel, state| {
             let count = state.subscription_count();
-            if state.counts.due(count, now) {
+            if state.counts().due(count, now) {
                 tell_count(&mut delivery, channel, state, now);
             }
         });

@@ -5,6 +5,7 @@
 //! is asked for before a publication begins, outside any lock. Knows nothing of sockets' bytes, of HTTP or of JSON
 //! that came in.
 
+pub mod cluster;
 mod duties;
 mod membership;
 mod publish;
@@ -17,6 +18,8 @@ use std::time::Instant;
 pub use membership::{Joiner, Refused};
 pub use publish::{Busy, Publication};
 pub use queries::{CachedEvent, ChannelDetail, ChannelSummary};
+
+use cluster::announce::Announcer;
 
 use crate::app::{App, Apps};
 use crate::hub::Hub;
@@ -34,6 +37,8 @@ pub struct Node {
     hub: Hub,
     metrics: Arc<Metrics>,
     duties: duties::Duties,
+    /// Tells the other nodes, if there may be any.
+    announcer: Option<Announcer>,
 }
 
 impl Node {
@@ -44,6 +49,15 @@ impl Node {
             hub: Hub::new(inboxes),
             metrics,
             duties: duties::Duties::default(),
+            announcer: None,
+        }
+    }
+
+    /// One that tells other nodes of what it has.
+    pub fn announcing(self, announcer: Announcer) -> Self {
+        Node {
+            announcer: Some(announcer),
+            ..self
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Node, push_to_audience};
 use crate::app::App;
+use crate::hub::cache::CachedEvent;
 use crate::hub::channel::{Channel, ChannelState, Topic};
 use crate::hub::inbox::{Delivery, Inbox, ShardIndex};
 use crate::hub::namespace::Namespace;
@@ -101,7 +102,7 @@ impl Node {
     /// Encodes an event once and pushes it to every channel named. Whether a cache channel was among them.
     fn push_publication(
         &self,
-        namespace: &Namespace,
+        namespace: &Arc<Namespace>,
         delivery: &mut Delivery<'_>,
         publication: &Publication,
         now: Instant,
@@ -111,11 +112,13 @@ impl Node {
         for name in &publication.channels {
             let frame = event.frame(name);
             let topic = Topic::Channel(name.clone());
-            let push = |channel: &Arc<Channel>, state: &mut _| {
+            let push = |channel: &Arc<Channel>, state: &mut ChannelState| {
                 push_to_audience(delivery, channel, state, &frame, publication.except, now);
                 if name.kind().is_cache() {
-                    self.hub
-                        .store_cached(namespace, channel, state, frame.clone(), now);
+                    let expires = now + namespace.app.limits.cache_ttl;
+                    let event = CachedEvent::new(frame.clone(), expires, self.origin());
+                    self.hub.store_cached(namespace, channel, state, event);
+                    self.announce_cached(namespace, channel, state);
                 }
             };
             if name.kind().is_cache() {

@@ -1,4 +1,5 @@
-//! What the HTTP API may ask: channels, one channel, its members.
+//! What the HTTP API may ask: channels, one channel, its members. The answers are of the whole cluster, from what this
+//! node knows of it: no question waits for another node.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,7 +42,7 @@ pub struct CachedEvent {
 }
 
 fn user_count(name: &ChannelName, state: &ChannelState) -> Option<usize> {
-    name.kind().is_presence().then(|| state.presence.user_count())
+    name.kind().is_presence().then(|| state.user_count())
 }
 
 impl Node {
@@ -61,11 +62,12 @@ impl Node {
         })
     }
 
-    /// How many channels of this app are occupied.
+    /// How many channels of this app have subscribers on this node: what a scrape sums over the nodes would count a
+    /// channel twice otherwise.
     pub fn occupied_channels(&self, app: &Arc<App>) -> usize {
         let occupied = |channel: &Channel, state: &mut ChannelState| {
             let is_listed = channel.name().is_some_and(|name| !name.kind().is_user());
-            (is_listed && state.subscription_count() > 0).then_some(())
+            (is_listed && state.here() > 0).then_some(())
         };
         self.hub.survey(&self.namespace(app), occupied).len()
     }
@@ -103,7 +105,11 @@ impl Node {
         let topic = Topic::Channel(name.clone());
         let view = self
             .hub
-            .visit(&self.namespace(app), &topic, |_, state| state.presence.view());
+            .visit(&self.namespace(app), &topic, |_, state| {
+                state.members()?;
+                Some(state.presence().view())
+            })
+            .flatten();
         view.map(|view| view.members().collect()).unwrap_or_default()
     }
 }

@@ -20,12 +20,13 @@ use crate::protocol::server;
 
 impl Node {
     /// A socket is signed in: from now on it gets the events to this user.
-    pub fn sign_in(&self, namespace: &Namespace, user: &ChannelName, joiner: Joiner) -> Arc<Channel> {
-        self.join_silently(namespace, &Topic::Channel(user.clone()), joiner)
-            .0
+    pub fn sign_in(&self, namespace: &Arc<Namespace>, user: &ChannelName, joiner: Joiner) -> Arc<Channel> {
+        let topic = Topic::Channel(user.clone());
+        let announce = |channel: &_, state: &mut _| self.announce(namespace, channel, state);
+        self.join_silently(namespace, &topic, joiner, announce).0
     }
 
-    /// A socket signed in as this user: its watchers may hear of it.
+    /// A socket signed in as this user, or another node has the first such socket: its watchers may hear of it.
     pub fn user_came(&self, namespace: &Namespace, user_id: &Arc<str>) {
         if !namespace.app.config.watchlist {
             return;
@@ -34,7 +35,7 @@ impl Node {
         let mut delivery = self.inboxes().deliver();
         self.hub
             .enter(namespace, &Topic::Watch(user_id.clone()), |channel, state| {
-                if state.watched.signed_in() {
+                if state.watched().signed_in() {
                     tell(
                         &mut delivery,
                         channel,
@@ -46,7 +47,7 @@ impl Node {
             });
     }
 
-    /// A signed-in socket of this user went. Its watchers hear of it after the grace, if no other is left then.
+    /// A signed-in socket of this user went, or the last one of another node. Its watchers hear of it after the grace, if no other is left then.
     pub fn user_went(&self, namespace: &Arc<Namespace>, user_id: &Arc<str>) {
         if !namespace.app.config.watchlist {
             return;
@@ -54,7 +55,7 @@ impl Node {
         let now = Instant::now();
         self.hub
             .visit(namespace, &Topic::Watch(user_id.clone()), |channel, state| {
-                if let Some(due) = state.watched.signed_out(now, namespace.app.limits.watch_grace) {
+                if let Some(due) = state.watched().signed_out(now, namespace.app.limits.watch_grace) {
                     self.duties
                         .at(due, Duty::TellOffline(namespace.clone(), channel.clone()));
                 }
@@ -68,7 +69,7 @@ impl Node {
         };
         let mut delivery = self.inboxes().deliver();
         self.hub.step(namespace, channel, |channel, state| {
-            if state.watched.offline_due(now) {
+            if state.watched().offline_due(now) {
                 tell(
                     &mut delivery,
                     channel,
@@ -82,15 +83,24 @@ impl Node {
 
     /// Watches a user. The answer is whether the user is online, as of the moment from which on changes are told.
     pub fn watch(&self, namespace: &Namespace, user_id: &Arc<str>, joiner: Joiner) -> (Arc<Channel>, bool) {
-        self.join_silently(namespace, &Topic::Watch(user_id.clone()), joiner)
+        self.join_silently(namespace, &Topic::Watch(user_id.clone()), joiner, |_, state| {
+            state.watched().is_online()
+        })
     }
 
-    fn join_silently(&self, namespace: &Namespace, topic: &Topic, joiner: Joiner) -> (Arc<Channel>, bool) {
+    /// Joins without an acknowledgement. The answer has what `look` saw in that step.
+    fn join_silently<R>(
+        &self,
+        namespace: &Namespace,
+        topic: &Topic,
+        joiner: Joiner,
+        look: impl Fn(&Arc<Channel>, &mut ChannelState) -> R,
+    ) -> (Arc<Channel>, R) {
         let mut delivery = self.inboxes().deliver();
         self.hub.enter(namespace, topic, |channel, state| {
             state.add(joiner.shard);
             delivery.push(joiner.shard, Entry::Join(joiner.join(channel, true)));
-            (channel.clone(), state.watched.is_online())
+            (channel.clone(), look(channel, state))
         })
     }
 

@@ -1,0 +1,334 @@
+//! Telling the other nodes who is here: changes are marked under their channels' locks and told together.
+//!
+//! A channel that changes is remembered once, however often it changes until it is told of; what is told is how it is
+//! then. So a burst of ten thousand joins is a handful of announcements, and a single one leaves at once. Knows nothing
+//! of how an announcement travels.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::adapter::NodeId;
+use crate::hub::Hub;
+use crate::hub::channel::{Channel, ChannelState, Unannounced};
+use crate::hub::namespace::Namespace;
+use crate::node::Node;
+use crate::relay::{Origin, Stamp};
+use crate::roster::clock::Clock;
+use crate::roster::delta::{Entry, MemberEntry, Pieces};
+use crate::roster::digest::Digest;
+
+/// Announcements follow each other no closer than this; what changes meanwhile travels together.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What has changed here since the other nodes were told last.
+#[derive(Debug)]
+pub struct Announcer {
+    node: NodeId,
+    clock: Clock,
+    queue: Mutex<Vec<(Arc<Namespace>, Arc<Channel>)>>,
+    changed: Notify,
+    told: Mutex<Told>,
+}
+
+/// What the other nodes know when they have heard everything. Locked during a whole flush, before any channel, so that
+/// announcements leave in the order in which they were read.
+#[derive(Debug, Default)]
+struct Told {
+    digest: Digest,
+    connections: HashMap<Arc<str>, u32>,
+}
+
+/// Microseconds since 1970.
+fn wall_us() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+impl Announcer {
+    /// An announcer for this life of this node.
+    pub fn new(node: NodeId) -> Announcer {
+        Announcer {
+            node,
+            clock: Clock::default(),
+            queue: Mutex::default(),
+            changed: Notify::new(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// This life of this node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// A stamp for something that happens here and now.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            stamp: self.clock.stamp(wall_us()),
+            node: self.node,
+        }
+    }
+
+    /// What another node's stamp is to be taken for.
+    pub fn heard(&self, stamp: Stamp) -> Stamp {
+        self.clock.heard(stamp, wall_us())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Vec<(Arc<Namespace>, Arc<Channel>)>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a channel that was marked just now; called under its lock.
+    fn remember(&self, namespace: &Arc<Namespace>, channel: &Arc<Channel>) {
+        let mut queue = self.queue();
+        queue.push((namespace.clone(), channel.clone()));
+        if queue.len() == 1 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The count of a channel has changed here, or its members.
+    pub(in crate::node) fn mark(
+        &self,
+        namespace: &Arc<Namespace>,
+        channel: &Arc<Channel>,
+        state: &mut ChannelState,
+    ) {
+        if state.mark_unannounced() {
+            self.remember(namespace, channel);
+        }
+    }
+
+    /// A channel's last event was published here.
+    pub(in crate::node) fn mark_cached(
+        &self,
+        namespace: &Arc<Namespace>,
+        channel: &Arc<Channel>,
+        state: &mut ChannelState,
+    ) {
+        if state.mark_cache_unannounced() {
+            self.remember(namespace, channel);
+        }
+    }
+
+    /// Whether there is something to tell, connections aside.
+    pub fn has_news(&self) -> bool {
+        !self.queue().is_empty()
+    }
+
+    /// Waits until there is something to tell.
+    pub async fn news(&self) {
+        while !self.has_news() {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Reads how everything that has changed is now, and hands it over in finished pieces, in their order. The answer
+    /// is the digest of all that was ever handed over. Nobody else flushes meanwhile, so `send` must not wait, but may
+    /// number the pieces.
+    pub fn flush(&self, hub: &Hub, now: Instant, mut send: impl FnMut(Bytes)) -> Digest {
+        let mut told = self.told();
+        let mut pieces = Pieces::default();
+        let changed = std::mem::take(&mut *self.queue());
+        for (namespace, channel) in changed {
+            let read = |_: &_, state: &mut ChannelState| state.take_unannounced(self.node);
+            // A marked channel stays in the directory until it was read.
+            let Some(unannounced) = hub.step(&namespace, &channel, read) else {
+                continue;
+            };
+            self.tell(
+                &namespace,
+                &channel,
+                unannounced,
+                now,
+                &mut told.digest,
+                &mut pieces,
+            );
+            pieces.take_full().into_iter().for_each(&mut send);
+        }
+        tell_connections(hub, &mut told.connections, &mut pieces);
+        pieces.finish().into_iter().for_each(send);
+        told.digest
+    }
+
+    fn tell(
+        &self,
+        namespace: &Namespace,
+        channel: &Channel,
+        unannounced: Unannounced,
+        now: Instant,
+        digest: &mut Digest,
+        pieces: &mut Pieces,
+    ) {
+        let Some(name) = channel.name() else { return };
+        let (app, channel): (Arc<str>, Arc<str>) = (namespace.app.id().into(), name.as_str().into());
+        let Unannounced {
+            count_before,
+            count,
+            members,
+            cached,
+        } = unannounced;
+        digest.count(&app, &channel, count_before, count);
+        for member in &members {
+            digest.member(
+                &app,
+                &channel,
+                &member.user_id,
+                member.was_here,
+                member.claim.is_some(),
+            );
+        }
+        // Who came and went meanwhile was never there, as far as the others know.
+        let is_news =
+            |member: &crate::hub::presence::UnannouncedMember| member.was_here || member.claim.is_some();
+        let members: Vec<_> = members
+            .into_iter()
+            .filter(is_news)
+            .map(|member| MemberEntry {
+                user_id: member.user_id,
+                claim: member.claim,
+            })
+            .collect();
+        if count != count_before || !members.is_empty() {
+            pieces.push(&Entry::Channel {
+                app: app.clone(),
+                channel: channel.clone(),
+                count,
+                members,
+            });
+        }
+        if let Some(event) = cached.filter(|event| event.expires > now) {
+            pieces.push(&cached_entry(app, channel, event, now));
+        }
+    }
+}
+
+/// What is said of a cached event at this moment.
+pub(super) fn cached_entry(
+    app: Arc<str>,
+    channel: Arc<str>,
+    event: crate::hub::cache::CachedEvent,
+    now: Instant,
+) -> Entry {
+    let left = event.expires.saturating_duration_since(now);
+    Entry::Cached {
+        app,
+        channel,
+        origin: event.origin,
+        left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        frame: event.frame.into_bytes(),
+    }
+}
+
+/// Sockets are counted where they are admitted, so what has changed is found by a look at each app.
+fn tell_connections(hub: &Hub, told: &mut HashMap<Arc<str>, u32>, pieces: &mut Pieces) {
+    for namespace in hub.namespaces() {
+        let count = u32::try_from(namespace.app.connections()).unwrap_or(u32::MAX);
+        let id = namespace.app.id();
+        if told.get(id).copied().unwrap_or(0) != count {
+            let app: Arc<str> = id.into();
+            told.insert(app.clone(), count);
+            pieces.push(&Entry::Connections { app, count });
+        }
+    }
+}
+
+/// When the next announcement leaves: at once after a rest, else not before the interval is over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pacing {
+    last: Option<Instant>,
+}
+
+impl Pacing {
+    /// When news of `now` may be told. To be told the time when they were: [`Pacing::told`].
+    pub fn due(&self, now: Instant) -> Instant {
+        self.last.map_or(now, |last| now.max(last + ANNOUNCE_INTERVAL))
+    }
+
+    /// News were told.
+    pub fn told(&mut self, now: Instant) {
+        self.last = Some(now);
+    }
+}
+
+impl Node {
+    /// A stamp for something that happens here and now. Alone, a node needs none: what comes later is later.
+    pub(in crate::node) fn origin(&self) -> Origin {
+        self.announcer.as_ref().map_or(
+            Origin {
+                stamp: Stamp(0),
+                node: NodeId(0),
+            },
+            Announcer::origin,
+        )
+    }
+
+    /// This life of this node, as far as anybody else has to tell it from others.
+    pub(in crate::node) fn id(&self) -> NodeId {
+        self.announcer.as_ref().map_or(NodeId(0), Announcer::node)
+    }
+
+    /// The other nodes are to hear that subscribers or members of a channel have changed; called under its lock.
+    pub(in crate::node) fn announce(
+        &self,
+        namespace: &Arc<Namespace>,
+        channel: &Arc<Channel>,
+        state: &mut ChannelState,
+    ) {
+        if let Some(announcer) = &self.announcer {
+            announcer.mark(namespace, channel, state);
+        }
+    }
+
+    /// The other nodes are to hear that a user came, or went whom they may know to be here; called under the channel's
+    /// lock, before [`Node::announce`].
+    pub(in crate::node) fn announce_member(&self, state: &mut ChannelState, user_id: &str, was_here: bool) {
+        if self.announcer.is_some() {
+            state.presence().mark_unannounced(&user_id.into(), was_here);
+        }
+    }
+
+    /// The other nodes are to hear of a channel's last event; called under its lock.
+    pub(in crate::node) fn announce_cached(
+        &self,
+        namespace: &Arc<Namespace>,
+        channel: &Arc<Channel>,
+        state: &mut ChannelState,
+    ) {
+        if let Some(announcer) = &self.announcer {
+            announcer.mark_cached(namespace, channel, state);
+        }
+    }
+
+    /// Tells the other nodes what has changed: see [`Announcer::flush`]. Alone, there is nobody to tell.
+    pub fn flush(&self, now: Instant, send: impl FnMut(Bytes)) -> Digest {
+        self.announcer
+            .as_ref()
+            .map_or_else(Digest::default, |announcer| announcer.flush(&self.hub, now, send))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_news_after_a_rest_leave_at_once_and_the_next_ten_milliseconds_later() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut pacing = Pacing::default();
+        assert_eq!(pacing.due(at(0)), at(0));
+        pacing.told(at(0));
+        assert_eq!(pacing.due(at(3)), at(10));
+        pacing.told(at(10));
+        assert_eq!(pacing.due(at(50)), at(50));
+    }
+}

@@ -1,0 +1,280 @@
+//! What other nodes say of their sockets becomes changes of the hub, and news for the subscribers here.
+//!
+//! All that is derived, is derived under the channel's own lock: a member is added when nobody claimed the user before,
+//! and removed when nobody does any more. Hearing something twice changes nothing. Knows nothing of how it was heard,
+//! and takes what is said of apps unknown here as not said.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::adapter::NodeId;
+use crate::hub::cache::CachedEvent;
+use crate::hub::channel::{Channel, ChannelState, Topic};
+use crate::hub::inbox::Delivery;
+use crate::hub::namespace::Namespace;
+use crate::node::{Node, push_to_audience};
+use crate::protocol::channel_name::ChannelName;
+use crate::protocol::frame::Frame;
+use crate::protocol::server;
+use crate::relay::{Origin, Stamp};
+use crate::roster::delta::{Entry, MemberEntry};
+use crate::roster::digest::Digest;
+
+/// What one node says, while it is being carried out. The shards are woken when it is dropped: not before a lock that
+/// was taken on the way.
+pub(super) struct Hearing<'a> {
+    node: &'a Node,
+    peer: NodeId,
+    digest: &'a mut Digest,
+    delivery: Delivery<'a>,
+    now: Instant,
+}
+
+impl Node {
+    /// Carries out what `peer` announced, and keeps the digest of all that is known of it. The answer is how many
+    /// entries concern apps that are unknown here, or channels that cannot be: they were passed over, and a digest
+    /// cannot be compared any more.
+    pub fn apply(&self, peer: NodeId, entries: &[Entry], digest: &mut Digest, now: Instant) -> u64 {
+        let mut hearing = self.hear(peer, digest, now);
+        let mut ignored = 0;
+        for entry in entries {
+            ignored += u64::from(!hearing.entry(entry));
+        }
+        ignored
+    }
+
+    pub(super) fn hear<'a>(&'a self, peer: NodeId, digest: &'a mut Digest, now: Instant) -> Hearing<'a> {
+        Hearing {
+            node: self,
+            peer,
+            digest,
+            delivery: self.inboxes().deliver(),
+            now,
+        }
+    }
+
+    /// An app by what other nodes call it.
+    pub(super) fn namespace_of(&self, app: &str) -> Option<Arc<Namespace>> {
+        Some(self.namespace(self.apps.by_id(app)?))
+    }
+}
+
+/// A channel by what other nodes call it. How long a name may be was asked where somebody subscribed.
+pub(super) fn name_of(channel: &str) -> Option<ChannelName> {
+    ChannelName::parse(channel, usize::MAX).ok()
+}
+
+impl Hearing<'_> {
+    /// Carries out one entry. False if it is about nothing that can be here.
+    pub(super) fn entry(&mut self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Channel {
+                app,
+                channel,
+                count,
+                members,
+            } => {
+                let (Some(namespace), Some(name)) = (self.node.namespace_of(app), name_of(channel)) else {
+                    return false;
+                };
+                self.channel(&namespace, &name, *count, members);
+            }
+            Entry::Cached {
+                app,
+                channel,
+                frame,
+                origin,
+                left_ms,
+            } => {
+                let (Some(namespace), Some(name)) = (self.node.namespace_of(app), name_of(channel)) else {
+                    return false;
+                };
+                self.cached(&namespace, &name, frame, *origin, Duration::from_millis(*left_ms));
+            }
+            Entry::Connections { app, count } => {
+                let Some(namespace) = self.node.namespace_of(app) else {
+                    return false;
+                };
+                namespace.set_connections_elsewhere(self.peer, *count);
+            }
+        }
+        true
+    }
+
+    fn channel(
+        &mut self,
+        namespace: &Arc<Namespace>,
+        name: &ChannelName,
+        count: u32,
+        members: &[MemberEntry],
+    ) {
+        let topic = Topic::Channel(name.clone());
+        let node = self.node;
+        let is_somebody = count > 0 || members.iter().any(|member| member.claim.is_some());
+        let step = |channel: &Arc<Channel>, state: &mut ChannelState| {
+            for member in members {
+                match &member.claim {
+                    Some((user_info, since)) => {
+                        self.claim(namespace, channel, state, &member.user_id, user_info, *since)
+                    }
+                    None => self.unclaim(namespace, channel, state, &member.user_id),
+                };
+            }
+            self.count(namespace, channel, state, count)
+        };
+        let before = if is_somebody {
+            node.hub.enter(namespace, &topic, step)
+        } else {
+            node.hub.visit(namespace, &topic, step).unwrap_or(0)
+        };
+        self.told_watchers(namespace, name, before, count);
+    }
+
+    /// The peer has so many subscribers; called under the channel's lock. The answer is how many it had before.
+    pub(super) fn count(
+        &mut self,
+        namespace: &Arc<Namespace>,
+        channel: &Arc<Channel>,
+        state: &mut ChannelState,
+        count: u32,
+    ) -> u32 {
+        let before = state.set_elsewhere(self.peer, count);
+        if before != count {
+            if let Some(name) = channel.name() {
+                self.digest
+                    .count(namespace.app.id(), name.as_str(), before, count);
+            }
+            self.node
+                .count_changed(namespace, &mut self.delivery, channel, state, self.now);
+        }
+        before
+    }
+
+    /// The peer has this user; called under the channel's lock. The answer is the bytes of news that came of it.
+    pub(super) fn claim(
+        &mut self,
+        namespace: &Namespace,
+        channel: &Arc<Channel>,
+        state: &mut ChannelState,
+        user_id: &Arc<str>,
+        user_info: &Arc<str>,
+        since: Stamp,
+    ) -> usize {
+        let Some(name) = channel.name().filter(|name| name.kind().is_presence()) else {
+            return 0;
+        };
+        let was_claimed = state
+            .members()
+            .is_some_and(|members| members.claimed_since(user_id, self.peer).is_some());
+        self.digest
+            .member(namespace.app.id(), name.as_str(), user_id, was_claimed, true);
+        let origin = Origin {
+            stamp: self.node.heard(since),
+            node: self.peer,
+        };
+        if !state.presence().claim(user_id, user_info, origin) || state.here() == 0 {
+            return 0;
+        }
+        let news = server::member_added(name, user_id, user_info);
+        self.push(channel, state, &news)
+    }
+
+    /// The peer does not have this user, or not any more; called under the channel's lock. The answer is the bytes of
+    /// news that came of it.
+    pub(super) fn unclaim(
+        &mut self,
+        namespace: &Namespace,
+        channel: &Arc<Channel>,
+        state: &mut ChannelState,
+        user_id: &str,
+    ) -> usize {
+        let was_claimed = state
+            .members()
+            .is_some_and(|members| members.claimed_since(user_id, self.peer).is_some());
+        let Some(name) = channel.name().filter(|_| was_claimed) else {
+            return 0;
+        };
+        self.digest
+            .member(namespace.app.id(), name.as_str(), user_id, true, false);
+        if !state.presence().unclaim(user_id, self.peer) || state.here() == 0 {
+            return 0;
+        }
+        let news = server::member_removed(name, user_id);
+        self.push(channel, state, &news)
+    }
+
+    fn push(&mut self, channel: &Arc<Channel>, state: &ChannelState, news: &Frame) -> usize {
+        push_to_audience(&mut self.delivery, channel, state, news, None, self.now);
+        news.as_bytes().len()
+    }
+
+    /// The peer's subscribers to a channel were `before` and are `after`. If it is a user's own, who watches the user
+    /// may hear of it. Called with no lock held.
+    pub(super) fn told_watchers(
+        &self,
+        namespace: &Arc<Namespace>,
+        name: &ChannelName,
+        before: u32,
+        after: u32,
+    ) {
+        let Some(user_id) = name.user_id() else { return };
+        match (before, after) {
+            (0, 1..) => self.node.user_came(namespace, &user_id.into()),
+            (1.., 0) => self.node.user_went(namespace, &user_id.into()),
+            _ => {}
+        }
+    }
+
+    fn cached(
+        &mut self,
+        namespace: &Arc<Namespace>,
+        name: &ChannelName,
+        frame: &Bytes,
+        origin: Origin,
+        left: Duration,
+    ) {
+        let left = left.min(namespace.app.limits.cache_ttl);
+        // A copy: what it came in may be much larger, and would be kept with it.
+        let Some(frame) = Frame::from_bytes(Bytes::copy_from_slice(frame)).filter(|_| !left.is_zero()) else {
+            return;
+        };
+        let origin = Origin {
+            stamp: self.node.heard(origin.stamp),
+            node: origin.node,
+        };
+        if name.kind().is_cache() {
+            self.node
+                .cache_elsewhere(namespace, name, frame, origin, self.now + left, self.now);
+        }
+    }
+}
+
+impl Node {
+    /// What another node's stamp is to be taken for.
+    pub(super) fn heard(&self, stamp: Stamp) -> Stamp {
+        let announcer = self.announcer.as_ref();
+        announcer.map_or(stamp, |announcer| announcer.heard(stamp))
+    }
+
+    /// Another node published a cache channel's last event, of which this one may have heard before.
+    fn cache_elsewhere(
+        &self,
+        namespace: &Arc<Namespace>,
+        name: &ChannelName,
+        frame: Frame,
+        origin: Origin,
+        expires: Instant,
+        now: Instant,
+    ) {
+        let event = CachedEvent::new(frame, expires, origin);
+        self.hub
+            .enter(namespace, &Topic::Channel(name.clone()), |channel, state| {
+                if state.cached().is_none_or(|known| known.origin < origin) {
+                    self.hub.store_cached(namespace, channel, state, event.clone());
+                }
+            });
+        self.hub.trim_cache(namespace, now);
+    }
+}

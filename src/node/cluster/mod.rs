@@ -1,0 +1,6 @@
+//! What a node tells the others of its own sockets, and what it makes of what they tell.
+
+pub mod announce;
+pub mod apply;
+pub mod collect;
+pub mod settle;
