@@ -14,8 +14,10 @@
 //! dashboards work once the prefix is set to theirs. Nothing is ever labelled by channel, user or socket:
 //! clients choose those, and would choose our memory use with them.
 //!
-//! Not here: the `horizontal_adapter_*` family, which exists only where there is a cluster to speak of;
-//! the HTTP server that answers a scrape (`server/admin.rs`).
+//! Where there is a cluster, each scrape brings what the node knows of it too (`metrics/cluster.rs`, which also says
+//! why there is no `horizontal_adapter_*` family). What every family means is in `docs/metrics.md`.
+//!
+//! Not here: the HTTP server that answers a scrape (`server/admin.rs`).
 
 mod app;
 mod cluster;
@@ -31,7 +33,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 
 use self::app::AppFamilies;
 pub use self::app::{AppMetrics, BatchCounts};
-pub use self::cluster::ClusterSnapshot;
+pub use self::cluster::{Bus, ClusterSnapshot};
 pub use self::reason::{CloseReason, ConnectionError};
 
 /// The content type of [`Metrics::text`].
@@ -39,6 +41,7 @@ pub const TEXT_CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// All figures of one node, under one prefix, in a registry of their own.
 pub struct Metrics {
+    naming: Naming,
     registry: Registry,
     /// One scrape at a time: two at once would mix their snapshots.
     scrape: Mutex<()>,
@@ -152,6 +155,7 @@ impl Metrics {
             )?,
             families,
             registry,
+            naming,
         })
     }
 
@@ -209,7 +213,12 @@ impl Metrics {
                 .with_label_values(&[shard.to_string()])
                 .set(shown(*bytes));
         }
-        self.registry.gather()
+        let mut families = self.registry.gather();
+        if let Some(cluster) = &snapshot.cluster {
+            families.extend(cluster.families(&self.naming));
+            families.sort_by(|one, other| one.name().cmp(other.name()));
+        }
+        families
     }
 }
 
@@ -237,8 +246,12 @@ impl Naming {
         }
     }
 
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     fn of_node(&self, name: &str, help: &str) -> Opts {
-        Opts::new(format!("{}{name}", self.prefix), help)
+        Opts::new(self.full(name), help)
     }
 
     fn of_app(&self, name: &str, help: &str) -> Opts {

@@ -36,6 +36,35 @@ const OF_NODE: [(&str, &str); 8] = [
     ("shards", "gauge"),
 ];
 
+/// Those of a node in a cluster, behind `cluster_`.
+const OF_CLUSTER: [(&str, &str); 25] = [
+    ("announcements_total", "counter"),
+    ("behind", "gauge"),
+    ("connections", "gauge"),
+    ("connections_wanted", "gauge"),
+    ("deaf", "gauge"),
+    ("duplicates_total", "counter"),
+    ("gaps_total", "counter"),
+    ("held_back_bytes", "gauge"),
+    ("info", "gauge"),
+    ("last_heard_seconds", "gauge"),
+    ("nodes", "gauge"),
+    ("nodes_lost_total", "counter"),
+    ("nodes_unknown", "gauge"),
+    ("received_total", "counter"),
+    ("reconnects_total", "counter"),
+    ("refused_total", "counter"),
+    ("relayed_total", "counter"),
+    ("repaired_total", "counter"),
+    ("ring_bytes", "gauge"),
+    ("roster_age_seconds", "gauge"),
+    ("roster_channels", "gauge"),
+    ("round_trip_seconds", "gauge"),
+    ("snapshots_total", "counter"),
+    ("topics", "gauge"),
+    ("unsent_bytes", "gauge"),
+];
+
 fn metrics() -> Metrics {
     Metrics::new("fanwire_", 6001).expect("a good prefix")
 }
@@ -44,6 +73,29 @@ fn one_shard() -> Snapshot {
     Snapshot {
         inbox_bytes: vec![0],
         ..Snapshot::default()
+    }
+}
+
+fn in_a_cluster() -> Snapshot {
+    let cluster = ClusterSnapshot {
+        driver: "redis",
+        node_id: "00ff".into(),
+        connected: 3,
+        connections: 4,
+        reconnects: 5,
+        is_behind: true,
+        round_trip_s: Some(0.0015),
+        last_heard_s: 0.25,
+        nodes: 3,
+        nodes_unknown: 1,
+        relayed: 1_000_000,
+        unsent_gaps: 1,
+        gaps: 2,
+        ..ClusterSnapshot::default()
+    };
+    Snapshot {
+        cluster: Some(cluster),
+        ..one_shard()
     }
 }
 
@@ -65,19 +117,77 @@ fn value<'a>(text: &'a str, series: &str) -> &'a str {
     found[0]
 }
 
+/// Every family of a scrape but those of the process, with its type, without the prefix.
+fn shown(text: &str) -> BTreeMap<&str, &str> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .filter(|(name, _)| !name.starts_with("process_"))
+        .map(|(name, kind)| (name.strip_prefix("fanwire_").expect("our prefix"), kind))
+        .collect()
+}
+
 #[test]
 fn the_names_and_types_are_exactly_these() {
     let metrics = metrics();
     metrics.app("1");
     let text = metrics.text(&one_shard()).unwrap();
-    let shown: BTreeMap<&str, &str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .filter(|(name, _)| !name.starts_with("process_"))
-        .map(|(name, kind)| (name.strip_prefix("fanwire_").expect("our prefix"), kind))
-        .collect();
-    let expected: BTreeMap<&str, &str> = OF_APPS.into_iter().chain(OF_NODE).collect();
-    assert_eq!(shown, expected);
+    let alone: BTreeMap<&str, &str> = OF_APPS.into_iter().chain(OF_NODE).collect();
+    assert_eq!(shown(&text), alone);
+
+    let text = metrics.text(&in_a_cluster()).unwrap();
+    let names = OF_CLUSTER.map(|(name, kind)| (format!("cluster_{name}"), kind));
+    let mut expected = alone;
+    expected.extend(names.iter().map(|(name, kind)| (&**name, *kind)));
+    assert_eq!(shown(&text), expected);
+}
+
+#[test]
+fn every_family_is_in_the_documentation() {
+    let page = include_str!("../../docs/metrics.md");
+    let cluster = OF_CLUSTER.map(|(name, kind)| (format!("cluster_{name}"), kind));
+    let own = OF_APPS.into_iter().chain(OF_NODE);
+    for (name, kind) in own.map(|(name, kind)| (name.to_owned(), kind)).chain(cluster) {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{name}`")));
+        assert!(
+            row.is_some_and(|row| row.contains(kind)),
+            "docs/metrics.md lacks {name}, a {kind}"
+        );
+    }
+}
+
+#[test]
+fn a_cluster_is_shown_as_the_scrape_found_it() {
+    let metrics = metrics();
+    let text = metrics.text(&in_a_cluster()).unwrap();
+    for (series, expected) in [
+        ("info{driver=\"redis\",node_id=\"00ff\"}", "1"),
+        ("connections", "3"),
+        ("connections_wanted", "4"),
+        ("reconnects_total{driver=\"redis\"}", "5"),
+        ("behind", "1"),
+        ("deaf", "0"),
+        ("round_trip_seconds", "0.0015"),
+        ("last_heard_seconds", "0.25"),
+        ("nodes", "3"),
+        ("nodes_unknown", "1"),
+        ("relayed_total", "1000000"),
+        ("gaps_total{reason=\"unsent\"}", "1"),
+        ("gaps_total{reason=\"given_up\"}", "2"),
+        ("gaps_total{reason=\"busy\"}", "0"),
+    ] {
+        assert_eq!(
+            value(&text, &format!("fanwire_cluster_{series}")),
+            expected,
+            "{series}"
+        );
+    }
+
+    // No time is better than one that nobody measured.
+    let mut unheard = in_a_cluster();
+    unheard.cluster.as_mut().expect("a cluster").round_trip_s = None;
+    let text = metrics.text(&unheard).unwrap();
+    assert!(!text.contains("round_trip"), "{text}");
+    assert!(!metrics.text(&one_shard()).unwrap().contains("cluster"));
 }
 
 #[test]
@@ -85,7 +195,7 @@ fn every_sample_stands_under_the_type_of_its_family_and_no_family_comes_twice() 
     let metrics = metrics();
     metrics.app("1").broadcast_latency_ms.observe(3.0);
     metrics.app("2");
-    let text = metrics.text(&one_shard()).unwrap();
+    let text = metrics.text(&in_a_cluster()).unwrap();
     let (mut seen, mut family) = (BTreeSet::new(), "");
     for line in text.lines() {
         if let Some(described) = line.strip_prefix("# TYPE ") {

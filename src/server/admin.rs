@@ -138,7 +138,7 @@ async fn respond(request: &Request<Incoming>, state: Arc<AdminState>) -> Respons
             json: wants_json(request.uri().query()),
         },
         "/usage" => Page::Usage,
-        _ => match health::answer(path, state.health.state(), &state.app_enabled) {
+        _ => match health::answer(path, &state.health, &state.app_enabled) {
             Some(answer) => Page::Health(answer),
             None => return error(StatusCode::NOT_FOUND, "no such path"),
         },

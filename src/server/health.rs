@@ -1,25 +1,63 @@
 //! Is this process alive, is it ready, may more traffic come: the state behind these questions, and
 //! the answers to those who probe.
 //!
-//! A probe never causes work: whoever watches the memory or the number of sockets reports here when
-//! something changes, and a probe reads one atomic. So `/live` answers whatever else hangs, and nothing
-//! slow can make the orchestrator kill a process that works.
+//! A probe never causes work: whoever watches the memory, the number of sockets or the cluster reports here when
+//! something changes, and a probe reads one atomic, `/ready` also a finished text. So `/live` answers whatever else
+//! hangs, and nothing slow can make the orchestrator kill a process that works.
+//!
+//! A broker that is away makes no node unready: all of them would leave at once, and each still serves its own
+//! sockets. The body of `/ready` says how the way to the other nodes is.
 //!
 //! Not here: what counts as too much memory or too many sockets (`server/mod.rs` watches them); methods and
 //! the rest of HTTP (`server/admin.rs` and the public router).
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::metrics::ClusterSnapshot;
 
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-const STARTING: u32 = 1;
-const DRAINING: u32 = 1 << 1;
+/// Why a node is not ready. All bits together, those of [`Trouble`] included, make the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It does not serve yet.
+    Starting,
+    /// It serves, and waits to be told by the other nodes who is there.
+    Syncing,
+    /// It stays out of a cluster whose nodes are configured differently, with another number of topics.
+    ClusterMismatch,
+    /// It is going down.
+    Draining,
+}
+
+impl Phase {
+    const ALL: [Phase; 4] = [
+        Phase::Starting,
+        Phase::Syncing,
+        Phase::ClusterMismatch,
+        Phase::Draining,
+    ];
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Syncing => "syncing",
+            Phase::ClusterMismatch => "cluster_mismatch",
+            Phase::Draining => "draining",
+        }
+    }
+}
 
 /// Something for which this node wants no more sockets. It still serves those whom it has, so it stays ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +72,7 @@ impl Trouble {
     const ALL: [Trouble; 2] = [Trouble::Memory, Trouble::Sockets];
 
     fn bit(self) -> u32 {
-        1 << (2 + self as u32)
+        1 << (Phase::ALL.len() as u32 + self as u32)
     }
 
     fn as_str(self) -> &'static str {
@@ -47,38 +85,95 @@ impl Trouble {
 
 /// The state of this process, shared by those who report and those who answer. Begins as starting.
 #[derive(Debug)]
-pub struct Health(AtomicU32);
+pub struct Health {
+    state: AtomicU32,
+    /// For the body of `/ready`. Replaced about once a second, and locked only to take or put a pointer.
+    cluster: RwLock<Option<Arc<Value>>>,
+}
 
 impl Default for Health {
     fn default() -> Health {
-        Health(AtomicU32::new(STARTING))
+        Health {
+            state: AtomicU32::new(Phase::Starting.bit()),
+            cluster: RwLock::default(),
+        }
     }
 }
 
 impl Health {
     /// The node serves from now on.
     pub fn started(&self) {
-        self.0.fetch_and(!STARTING, Ordering::Release);
+        self.clear(Phase::Starting.bit());
     }
 
     /// The node is going down. There is no way back.
     pub fn drain(&self) {
-        self.0.fetch_or(DRAINING, Ordering::Release);
+        self.raise(Phase::Draining.bit());
+    }
+
+    /// Reports that the node waits for the others to say who is there, or no longer does.
+    pub fn syncing(&self, holds: bool) {
+        self.change(Phase::Syncing.bit(), holds);
+    }
+
+    /// Reports that the other nodes are configured differently, or no longer are. For a node that starts: one that
+    /// was ready before goes on, or a single wrong newcomer would take a whole cluster down.
+    pub fn cluster_mismatch(&self, holds: bool) {
+        self.change(Phase::ClusterMismatch.bit(), holds);
+    }
+
+    /// Shows, from now on, what the node knows of its cluster. `None`: it is alone.
+    pub fn show_cluster(&self, cluster: Option<&ClusterSnapshot>) {
+        let shown = cluster.map(|cluster| Arc::new(shown(cluster)));
+        *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 
     /// Reports that a trouble holds, or no longer does. Repeating it changes nothing.
     pub fn set(&self, trouble: Trouble, holds: bool) {
-        if holds {
-            self.0.fetch_or(trouble.bit(), Ordering::Release);
-        } else {
-            self.0.fetch_and(!trouble.bit(), Ordering::Release);
-        }
+        self.change(trouble.bit(), holds);
     }
 
     /// The state at this moment.
     pub fn state(&self) -> HealthState {
-        HealthState(self.0.load(Ordering::Acquire))
+        HealthState(self.state.load(Ordering::Acquire))
     }
+
+    fn cluster(&self) -> Option<Arc<Value>> {
+        self.cluster
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn change(&self, bit: u32, holds: bool) {
+        match holds {
+            true => self.raise(bit),
+            false => self.clear(bit),
+        }
+    }
+
+    fn raise(&self, bit: u32) {
+        self.state.fetch_or(bit, Ordering::Release);
+    }
+
+    fn clear(&self, bit: u32) {
+        self.state.fetch_and(!bit, Ordering::Release);
+    }
+}
+
+/// How the cluster stands in the body of `/ready`.
+fn shown(cluster: &ClusterSnapshot) -> Value {
+    let milliseconds = |time: f64| (time * 1e6).round() / 1e3;
+    json!({
+        "driver": cluster.driver,
+        "node_id": cluster.node_id,
+        "bus": cluster.bus().as_str(),
+        "nodes": cluster.nodes,
+        "nodes_unknown": cluster.nodes_unknown,
+        "gaps": cluster.gaps_total(),
+        "last_heard_s": milliseconds(cluster.last_heard_s) / 1e3,
+        "round_trip_ms": cluster.round_trip_s.map(milliseconds),
+    })
 }
 
 /// The state at one moment.
@@ -86,14 +181,14 @@ impl Health {
 pub struct HealthState(u32);
 
 impl HealthState {
-    /// Whether the node does its work: started, and not draining.
+    /// Whether the node does its work: started, no stranger to its cluster, and not draining.
     pub fn is_ready(self) -> bool {
         self.phases().next().is_none()
     }
 
     /// Whether the drain has begun.
     pub fn is_draining(self) -> bool {
-        self.0 & DRAINING != 0
+        self.is(Phase::Draining)
     }
 
     /// Whether this trouble holds.
@@ -101,12 +196,14 @@ impl HealthState {
         self.0 & trouble.bit() != 0
     }
 
+    fn is(self, phase: Phase) -> bool {
+        self.0 & phase.bit() != 0
+    }
+
     /// The phases in which the node is not ready.
     fn phases(self) -> impl Iterator<Item = &'static str> {
-        let phases = [(STARTING, "starting"), (DRAINING, "draining")].into_iter();
-        phases
-            .filter(move |(bit, _)| self.0 & bit != 0)
-            .map(|(_, name)| name)
+        let phases = Phase::ALL.into_iter();
+        phases.filter(move |phase| self.is(*phase)).map(Phase::as_str)
     }
 
     /// What speaks against more sockets, the phase aside.
@@ -131,7 +228,8 @@ pub struct Answer {
 
 /// Answers a probe at `path`, or `None` if that is no path of ours. `app_enabled` looks an app up by id,
 /// without any I/O: `None` if there is none, else whether it is switched on.
-pub fn answer(path: &str, state: HealthState, app_enabled: impl Fn(&str) -> Option<bool>) -> Option<Answer> {
+pub fn answer(path: &str, health: &Health, app_enabled: impl Fn(&str) -> Option<bool>) -> Option<Answer> {
+    let state = health.state();
     let ready = || state.phases().collect::<Vec<_>>();
     Some(match path {
         "/" => Answer {
@@ -141,8 +239,11 @@ pub fn answer(path: &str, state: HealthState, app_enabled: impl Fn(&str) -> Opti
         },
         "/live" => up(StatusCode::OK, Vec::new()),
         "/up" => up(yes_or_no(state.is_ready()), ready()),
-        "/ready" => probed("ready", ready()),
-        "/accept-traffic" => probed("accept_traffic", state.phases().chain(state.troubles()).collect()),
+        "/ready" => probed("ready", ready(), health.cluster()),
+        "/accept-traffic" => {
+            let causes = state.phases().chain(state.troubles());
+            probed("accept_traffic", causes.collect(), None)
+        }
         _ => {
             let app_id = path.strip_prefix("/up/").filter(|id| !id.contains('/'))?;
             let app_id = percent_decode_str(app_id).decode_utf8().ok()?;
@@ -172,11 +273,15 @@ fn up(status: StatusCode, causes: Vec<&str>) -> Answer {
     }
 }
 
-fn probed(question: &str, causes: Vec<&str>) -> Answer {
+fn probed(question: &str, causes: Vec<&str>, cluster: Option<Arc<Value>>) -> Answer {
     let yes = causes.is_empty();
+    let mut body = json!({ question: yes, "causes": causes });
+    if let Some(cluster) = cluster {
+        body["cluster"] = Value::clone(&cluster);
+    }
     Answer {
         status: yes_or_no(yes),
-        body: json!({ question: yes, "causes": causes }).to_string().into(),
+        body: body.to_string().into(),
         content_type: JSON,
     }
 }
@@ -191,8 +296,6 @@ fn yes_or_no(yes: bool) -> StatusCode {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn app_enabled(id: &str) -> Option<bool> {
@@ -210,14 +313,11 @@ mod tests {
     }
 
     fn status(path: &str, health: &Health) -> u16 {
-        answer(path, health.state(), app_enabled)
-            .expect(path)
-            .status
-            .as_u16()
+        answer(path, health, app_enabled).expect(path).status.as_u16()
     }
 
     fn causes(path: &str, health: &Health) -> Vec<String> {
-        let body = answer(path, health.state(), app_enabled).expect(path).body;
+        let body = answer(path, health, app_enabled).expect(path).body;
         let body: Value = serde_json::from_str(&body).unwrap();
         serde_json::from_value(body["causes"].clone()).unwrap()
     }
@@ -225,11 +325,11 @@ mod tests {
     #[test]
     fn each_state_has_its_answers() {
         type Change = fn(&Health);
-        let table: [(&str, Change, [u16; 6]); 6] = [
+        let table: [(&str, Change, [u16; 6]); 9] = [
             // what happened            /    /live /up  /up/on /ready /accept-traffic
             (
                 "nothing yet",
-                |h| h.0.store(STARTING, Ordering::Relaxed),
+                |h| h.raise(Phase::Starting.bit()),
                 [200, 200, 503, 503, 503, 503],
             ),
             ("started", |_| (), [200, 200, 200, 200, 200, 200]),
@@ -244,6 +344,21 @@ mod tests {
                 [200, 200, 200, 200, 200, 503],
             ),
             ("drain", Health::drain, [200, 200, 503, 503, 503, 503]),
+            (
+                "waiting for the other nodes",
+                |h| h.syncing(true),
+                [200, 200, 503, 503, 503, 503],
+            ),
+            (
+                "a stranger to its cluster",
+                |h| h.cluster_mismatch(true),
+                [200, 200, 503, 503, 503, 503],
+            ),
+            (
+                "a broker that is away",
+                |h| h.show_cluster(Some(&ClusterSnapshot::default())),
+                [200; 6],
+            ),
             (
                 "a trouble that passed",
                 |h| {
@@ -288,6 +403,62 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_joins_says_what_it_waits_for() {
+        let health = Health::default();
+        health.syncing(true);
+        health.cluster_mismatch(true);
+        health.started();
+        assert_eq!(causes("/ready", &health), ["syncing", "cluster_mismatch"]);
+        health.syncing(false);
+        health.cluster_mismatch(false);
+        assert_eq!(status("/ready", &health), 200);
+    }
+
+    #[test]
+    fn ready_tells_of_the_cluster_and_stays_a_yes_without_the_broker() {
+        let health = ready();
+        let body = |path, health: &Health| -> Value {
+            let answer = answer(path, health, app_enabled).expect(path);
+            assert_eq!(answer.status, 200, "{path}");
+            serde_json::from_str(&answer.body).expect("JSON")
+        };
+        assert_eq!(body("/ready", &health), json!({ "ready": true, "causes": [] }));
+
+        let mut cluster = ClusterSnapshot {
+            driver: "redis",
+            node_id: "00ff".into(),
+            connected: 4,
+            connections: 4,
+            round_trip_s: Some(0.000_412_3),
+            last_heard_s: 0.25,
+            nodes: 3,
+            nodes_unknown: 1,
+            unsent_gaps: 1,
+            gaps: 2,
+            dropped_busy: 3,
+            ..ClusterSnapshot::default()
+        };
+        health.show_cluster(Some(&cluster));
+        let shown = json!({
+            "driver": "redis", "node_id": "00ff", "bus": "up", "nodes": 3, "nodes_unknown": 1, "gaps": 6,
+            "last_heard_s": 0.25, "round_trip_ms": 0.412,
+        });
+        assert_eq!(body("/ready", &health)["cluster"], shown);
+
+        cluster.connected = 0;
+        cluster.round_trip_s = None;
+        health.show_cluster(Some(&cluster));
+        let down = body("/ready", &health);
+        assert_eq!(
+            (&down["cluster"]["bus"], &down["cluster"]["round_trip_ms"]),
+            (&json!("down"), &Value::Null)
+        );
+        assert_eq!(body("/accept-traffic", &health)["cluster"], Value::Null);
+        health.show_cluster(None);
+        assert_eq!(body("/ready", &health)["cluster"], Value::Null);
+    }
+
+    #[test]
     fn an_app_is_up_if_it_exists_and_is_switched_on() {
         let health = ready();
         for (path, expected) in [
@@ -305,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_yes_is_what_the_peers_say() {
-        let body = |path| answer(path, ready().state(), app_enabled).unwrap();
+        let body = |path| answer(path, &ready(), app_enabled).unwrap();
         assert_eq!((body("/").body.as_ref(), body("/").content_type), ("OK", PLAIN));
         assert_eq!(body("/up").body, r#"{"health":"OK"}"#);
         assert_eq!(body("/ready").content_type, JSON);
@@ -314,7 +485,7 @@ mod tests {
     #[test]
     fn other_paths_are_not_ours() {
         for path in ["", "/readyz", "/up/a/b", "/app/key", "/LIVE", "/live/"] {
-            assert_eq!(answer(path, ready().state(), app_enabled), None, "{path}");
+            assert_eq!(answer(path, &ready(), app_enabled), None, "{path}");
         }
     }
 }

@@ -313,7 +313,7 @@ fn other(gate: &Gate, method: &Method, path: &str) -> Answered {
         status,
         body,
         content_type,
-    }) = health::answer(path, gate.health.state(), app_enabled)
+    }) = health::answer(path, &gate.health, app_enabled)
     else {
         return json(StatusCode::NOT_FOUND, r#"{"error":"no such path","code":404}"#);
     };

@@ -39,14 +39,14 @@ use self::usage::MemoryWatch;
 use crate::api::{Api, ApiConfig};
 use crate::config::{Config, ConfigError};
 use crate::hub::inbox::{Entry, Inboxes};
-use crate::metrics::{AppSnapshot, Metrics, Snapshot};
+use crate::metrics::{AppSnapshot, ClusterSnapshot, Metrics, Snapshot};
 use crate::node::Node;
 use crate::shard::{self, LiveBytes};
 
 /// Descriptors kept for API calls, the admin port and the process itself, beside sockets.
 const DESCRIPTORS_RESERVED: usize = 512;
-/// How often it is looked whether there is room for more sockets.
-const CAPACITY_LOOKS: Duration = Duration::from_secs(1);
+/// How often it is looked whether there is room for more sockets, and how the cluster is.
+const LOOKS: Duration = Duration::from_secs(1);
 /// Above this share of the memory there is, `/accept-traffic` says no. Percent.
 const MEMORY_PERCENT_MAX: f64 = 90.0;
 /// After the last close frame, clients have this long to answer it.
@@ -152,8 +152,8 @@ impl Server {
             async move { duties.work_duties().await },
         ));
         tasks.spawn(vital(
-            "capacity",
-            watch_capacity(node.clone(), health.clone(), sockets_max),
+            "what health tells",
+            watch(node.clone(), health.clone(), sockets_max),
         ));
         let (stop_admin, admin_stops) = oneshot::channel::<()>();
         let admin = match admin_listener {
@@ -309,8 +309,13 @@ fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
             .iter()
             .map(|inbox| inbox.charged_bytes() as u64)
             .collect(),
-        cluster: None,
+        cluster: cluster(node),
     }
+}
+
+/// What the node knows of its cluster; none, as long as every node is alone.
+fn cluster(_node: &Node) -> Option<ClusterSnapshot> {
+    None
 }
 
 /// A task without which the server would go on half dead: if it panics, the process ends and is started anew.
@@ -321,14 +326,15 @@ async fn vital(name: &'static str, task: impl Future<Output = ()>) {
     }
 }
 
-/// Keeps health told whether there is room for more sockets.
-async fn watch_capacity(node: Arc<Node>, health: Arc<Health>, sockets_max: usize) {
-    let mut looks = tokio::time::interval(CAPACITY_LOOKS);
-    let mut watch = MemoryWatch::default();
+/// Keeps health told whether there is room for more sockets, and how the cluster is.
+async fn watch(node: Arc<Node>, health: Arc<Health>, sockets_max: usize) {
+    let mut looks = tokio::time::interval(LOOKS);
+    let mut memory = MemoryWatch::default();
     loop {
         let now = looks.tick().await.into_std();
+        health.show_cluster(cluster(&node).as_ref());
         let is_full = node.inboxes().sockets() >= sockets_max;
-        let is_short = watch
+        let is_short = memory
             .look(now)
             .is_ok_and(|memory| memory.percent() > MEMORY_PERCENT_MAX);
         for (trouble, holds) in [(Trouble::Sockets, is_full), (Trouble::Memory, is_short)] {
