@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use events::{Event, Events, Sink, events};
-pub use topic::{LANE_DIRECT, LANE_HEART, Lane, NodeId, Topic};
+pub use topic::{LANE_DIRECT, LANE_HEART, Lane, NoTopic, NodeId, Topic};
 
 /// One message for the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]

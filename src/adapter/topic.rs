@@ -1,6 +1,7 @@
 //! What is subscribed to at a broker, and which connection carries it.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// One life of one node: drawn anew at each start, so that numbers counted in an earlier life are never mixed up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +41,26 @@ impl fmt::Display for Topic {
             Topic::Node(id) => write!(f, "node.{id}"),
             Topic::Channels(number) => write!(f, "channels.{number}"),
         }
+    }
+}
+
+/// The text of a topic that there is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoTopic;
+
+impl FromStr for Topic {
+    type Err = NoTopic;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Topic, NoTopic> {
+        let topic = match text.split_once('.') {
+            None if text == "beats" => Some(Topic::Beats),
+            None if text == "roster" => Some(Topic::Roster),
+            Some(("node", id)) => u64::from_str_radix(id, 16).ok().map(|id| Topic::Node(NodeId(id))),
+            Some(("channels", number)) => number.parse().ok().map(Topic::Channels),
+            _ => None,
+        };
+        topic.ok_or(NoTopic)
     }
 }
 

@@ -162,6 +162,14 @@ impl RedisConfig {
             password: password.clone(),
         }
     }
+
+    /// Who signs in to the sentinels.
+    pub(super) fn sentinel_login(&self) -> Login {
+        Login {
+            username: self.sentinel_username.clone(),
+            password: self.sentinel_password.clone(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,314 @@
+//! Which servers there are, and which of them carries a topic: as configured, as sentinels say, or as a cluster says.
+//! Looked up when in doubt, by one task for all who doubt.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::select_ok;
+use rand::seq::SliceRandom;
+use redis::{Cmd, Value, cmd};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::link::{Connector, Fault, Keeper, Signs};
+use super::publisher::Publisher;
+use super::slots::SLOTS;
+use super::url::{Address, Layout};
+
+/// So often the servers are looked up even when nobody doubts: a failover may be silent.
+const PERIOD: Duration = Duration::from_secs(10);
+/// Who doubts shortly after a look-up is answered by the next.
+const REST: Duration = Duration::from_millis(400);
+/// So many servers are asked at once, and the first to know wins.
+const AT_ONCE: usize = 3;
+/// An answer takes no longer, or others are asked.
+const LOOK_UP_MAX: Duration = Duration::from_secs(2);
+
+/// The servers, as they were last found.
+#[derive(Debug, Default)]
+pub(super) struct Topology {
+    pub(super) servers: Vec<Arc<Server>>,
+    found: Found,
+}
+
+/// One server that messages go through.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) address: Address,
+    /// One for each lane.
+    pub(super) publishers: Vec<Publisher>,
+}
+
+/// The servers and, in a cluster, which slots they have: the first, the last, and the server's place in the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Found {
+    servers: Vec<Address>,
+    slots: Vec<(u16, u16, usize)>,
+}
+
+impl Topology {
+    /// The place in `servers` of the one that carries a slot, if any does.
+    pub(super) fn owner(&self, slot: u16) -> Option<usize> {
+        if self.found.slots.is_empty() {
+            return (!self.servers.is_empty()).then_some(0);
+        }
+        let after = self.found.slots.partition_point(|(first, ..)| *first <= slot);
+        let (_, last, server) = self.found.slots[..after].last()?;
+        (slot <= *last).then_some(*server)
+    }
+}
+
+/// Reads an answer, given by the server at the address.
+type Understand = fn(&Value, &Address) -> Option<Found>;
+
+/// Who looks the servers up.
+pub(super) struct Seeker {
+    pub(super) layout: Layout,
+    pub(super) seeds: Vec<Address>,
+    /// How to get in where it is asked: at the sentinels, or at servers of the cluster.
+    pub(super) connector: Arc<Connector>,
+    /// What the servers found are connected to with.
+    pub(super) keeper: Keeper,
+    pub(super) lanes: usize,
+}
+
+impl Seeker {
+    /// Keeps the topology true, for ever.
+    pub(super) async fn follow(self, topology: watch::Sender<Arc<Topology>>) {
+        let mut fault_told = None;
+        loop {
+            let known = topology.borrow().clone();
+            match self.look_up(&known).await {
+                Ok(found) => {
+                    if fault_told.take().is_some() {
+                        tracing::info!("the servers of redis are found again");
+                    }
+                    if found != known.found {
+                        self.publish(found, &known, &topology);
+                    }
+                }
+                Err(fault) => {
+                    if fault_told.as_ref() != Some(&fault) {
+                        tracing::warn!(reason = fault, "the servers of redis cannot be found");
+                        fault_told = Some(fault);
+                    }
+                    sleep(REST).await;
+                    continue;
+                }
+            }
+            sleep(REST).await;
+            let period = match self.layout {
+                Layout::Single => pending().left_future(),
+                Layout::Sentinel(_) | Layout::Cluster => sleep(PERIOD).right_future(),
+            };
+            tokio::select! {
+                () = self.keeper.doubt.notified() => {}
+                () = period => {}
+            }
+        }
+    }
+
+    fn publish(&self, found: Found, known: &Topology, topology: &watch::Sender<Arc<Topology>>) {
+        self.keeper.status.follow(found.servers.iter());
+        let server = |address: &Address| {
+            let mut known = known.servers.iter();
+            let known = known.find(|server| server.address == *address);
+            known.cloned().unwrap_or_else(|| self.server(address))
+        };
+        let servers: Vec<_> = found.servers.iter().map(server).collect();
+        if self.layout != Layout::Single {
+            let names: Vec<_> = found.servers.iter().map(Address::to_string).collect();
+            tracing::info!(servers = names.join(" "), "these are the servers of redis");
+        }
+        topology.send_replace(Arc::new(Topology { servers, found }));
+    }
+
+    fn server(&self, address: &Address) -> Arc<Server> {
+        let open = |_| Publisher::open(self.keeper.clone(), address.clone());
+        Arc::new(Server {
+            address: address.clone(),
+            publishers: (0..self.lanes).map(open).collect(),
+        })
+    }
+
+    async fn look_up(&self, known: &Topology) -> Result<Found, Fault> {
+        let mut asked = self.seeds.clone();
+        match &self.layout {
+            Layout::Single => {
+                return Ok(Found {
+                    servers: asked,
+                    slots: Vec::new(),
+                });
+            }
+            Layout::Sentinel(_) => {}
+            Layout::Cluster => {
+                asked.extend(known.found.servers.iter().cloned());
+                asked.sort();
+                asked.dedup();
+            }
+        }
+        asked.shuffle(&mut rand::rng());
+        let mut fault = Fault::default();
+        for some in asked.chunks(AT_ONCE) {
+            match select_ok(some.iter().map(|address| self.ask(address).boxed())).await {
+                Ok((found, _)) => return Ok(found),
+                Err(last) => fault = last,
+            }
+        }
+        Err(fault)
+    }
+
+    async fn ask(&self, address: &Address) -> Result<Found, Fault> {
+        let asked = async {
+            let mut link = self
+                .connector
+                .connect(address, Arc::new(Signs::default()), Box::new(|_| {}))
+                .await?;
+            let (command, understand) = self.question();
+            let answer = link.ask(&command).await?;
+            understand(&answer, address).ok_or_else(|| match &self.layout {
+                Layout::Sentinel(name) => format!("no master named `{name}` is known there"),
+                _ => "no server that has slots is known there".to_owned(),
+            })
+        };
+        let answered = timeout(LOOK_UP_MAX, asked).await;
+        let answered = answered.unwrap_or_else(|_| Err("it does not answer".into()));
+        answered.map_err(|fault| format!("{address}: {fault}"))
+    }
+
+    fn question(&self) -> (Cmd, Understand) {
+        match &self.layout {
+            Layout::Sentinel(name) => {
+                let mut command = cmd("SENTINEL");
+                command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+                (command, |answer, _| master(answer))
+            }
+            _ => {
+                let mut command = cmd("CLUSTER");
+                command.arg("SLOTS");
+                (command, masters)
+            }
+        }
+    }
+}
+
+/// Understands what a sentinel says: a host and a port, both as text.
+fn master(answer: &Value) -> Option<Found> {
+    let Value::Array(parts) = answer else { return None };
+    let [Value::BulkString(host), Value::BulkString(port)] = &parts[..] else {
+        return None;
+    };
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).ok();
+    let address = Address {
+        host: text(host)?,
+        port: text(port)?.parse().ok()?,
+    };
+    Some(Found {
+        servers: vec![address],
+        slots: Vec::new(),
+    })
+}
+
+/// Understands what a server of a cluster says: for each range of slots its master, then the replicas. A master that
+/// does not know its own address is where it was asked.
+fn masters(answer: &Value, asked: &Address) -> Option<Found> {
+    let Value::Array(ranges) = answer else { return None };
+    let mut found = Found::default();
+    for range in ranges {
+        let Value::Array(range) = range else { return None };
+        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &range[..] else {
+            return None;
+        };
+        let [host, Value::Int(port), ..] = &master[..] else {
+            return None;
+        };
+        let host = match host {
+            Value::BulkString(host) if host == b"?" => return None,
+            Value::BulkString(host) if !host.is_empty() => std::str::from_utf8(host).ok()?.to_owned(),
+            _ => asked.host.clone(),
+        };
+        let port = u16::try_from(*port).ok().filter(|port| *port > 0)?;
+        let address = Address { host, port };
+        let slot = |slot: i64| u16::try_from(slot).ok().filter(|slot| *slot < SLOTS);
+        let known = found.servers.iter().position(|known| *known == address);
+        let server = known.unwrap_or_else(|| {
+            found.servers.push(address);
+            found.servers.len() - 1
+        });
+        found.slots.push((slot(*first)?, slot(*last)?, server));
+    }
+    found.slots.sort_unstable();
+    (!found.slots.is_empty()).then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn range(first: i64, last: i64, host: Value, port: i64) -> Value {
+        let server =
+            |host, port| Value::Array(vec![host, Value::Int(port), text("id"), Value::Array(vec![])]);
+        let replica = server(text("replica"), 1);
+        Value::Array(vec![
+            Value::Int(first),
+            Value::Int(last),
+            server(host, port),
+            replica,
+        ])
+    }
+
+    fn asked() -> Address {
+        Address {
+            host: "asked".into(),
+            port: 7000,
+        }
+    }
+
+    #[test]
+    fn slots_belong_to_masters() {
+        let answer = Value::Array(vec![
+            range(8000, 16_383, text("b"), 2),
+            range(0, 99, text("a"), 1),
+            range(200, 7999, Value::Nil, 3),
+            range(100, 150, text("b"), 2),
+        ]);
+        let found = masters(&answer, &asked()).expect("understood");
+        let servers: Vec<_> = found.servers.iter().map(Address::to_string).collect();
+        assert_eq!(servers, ["b:2", "a:1", "asked:3"]);
+        let topology = Topology {
+            servers: Vec::new(),
+            found,
+        };
+        let owners = [0, 99, 100, 150, 151, 199, 200, 7999, 8000, 16_383].map(|slot| topology.owner(slot));
+        let (a, b, asked) = (Some(1), Some(0), Some(2));
+        assert_eq!(owners, [a, a, b, b, None, None, asked, asked, b, b]);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_not_understood() {
+        for answer in [
+            Value::Nil,
+            Value::Array(vec![]),
+            Value::Array(vec![Value::Int(1)]),
+            Value::Array(vec![Value::Array(vec![Value::Int(0), Value::Int(1)])]),
+            Value::Array(vec![range(0, 16_384, text("a"), 1)]),
+            Value::Array(vec![range(-1, 1, text("a"), 1)]),
+            Value::Array(vec![range(0, 1, text("a"), 0)]),
+            Value::Array(vec![range(0, 1, text("?"), 1)]),
+        ] {
+            assert_eq!(masters(&answer, &asked()), None, "{answer:?}");
+            assert_eq!(master(&answer), None, "{answer:?}");
+        }
+        let named = Value::Array(vec![text("::1"), text("6380")]);
+        assert_eq!(
+            master(&named).expect("understood").servers[0].to_string(),
+            "[::1]:6380"
+        );
+    }
+}
