@@ -4,3 +4,6 @@ pub mod announce;
 pub mod apply;
 pub mod collect;
 pub mod settle;
+
+#[cfg(test)]
+mod tests;
