@@ -7,11 +7,11 @@
 
 pub mod config;
 mod events;
-pub mod memory;
 pub mod redis;
 mod topic;
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -47,6 +47,19 @@ impl LinkHealth {
     pub fn is_whole(self) -> bool {
         self.connected == self.wanted
     }
+}
+
+/// An adapter at work, and where it reports.
+#[derive(Debug)]
+pub struct Link {
+    /// What carries messages: `redis`, `nats`.
+    pub driver: &'static str,
+    /// The way out.
+    pub adapter: Arc<dyn Adapter>,
+    /// What came in, for each lane.
+    pub events: Vec<Events>,
+    /// Where it was put.
+    pub sink: Sink,
 }
 
 /// Carries messages between the nodes of one cluster.

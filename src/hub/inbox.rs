@@ -60,6 +60,8 @@ pub enum Entry {
     Broadcast(Broadcast),
     /// A subscription that the directory has already counted: enter the array, acknowledge.
     Join(Join),
+    /// A subscription that waited may be made: its channel is heard from all nodes. Void if it waits no longer.
+    Admit(SocketKey, u32),
     /// Close every subscriber of this channel (a signed-in user's own channel), behind what was published to it.
     CloseAll(Arc<Channel>, CloseCode),
     /// Close this many established sockets, whichever they are: draining.
@@ -178,6 +180,12 @@ impl Inbox {
     /// Whether a publication may begin as far as this shard is concerned.
     pub fn has_room(&self) -> bool {
         self.charged.load(Ordering::Acquire) < self.mark
+    }
+
+    /// Whether what other nodes publish may still come in. They cannot be made to wait: up to twice the mark there is
+    /// room for it.
+    pub fn bears_more(&self) -> bool {
+        self.charged.load(Ordering::Acquire) < self.mark.saturating_mul(2)
     }
 
     /// Waits until [`Inbox::has_room`].

@@ -88,7 +88,9 @@ impl Node {
                         None => CacheAnswer::Miss,
                     };
                 }
-                state.add(joiner.shard);
+                if state.add(joiner.shard) {
+                    self.occupied(namespace, channel);
+                }
                 delivery.push(joiner.shard, Entry::Join(join));
                 self.announce(namespace, channel, state);
                 self.count_changed(namespace, &mut delivery, channel, state, now);
@@ -123,7 +125,9 @@ impl Node {
         let now = Instant::now();
         let mut delivery = self.inboxes().deliver();
         self.hub.step(namespace, channel, |channel, state| {
-            state.remove(shard);
+            if state.remove(shard) {
+                self.vacated(namespace, channel);
+            }
             if let (Some(user_id), Some(name)) = (user_id, channel.name()) {
                 let left = state.presence().leave(user_id, self.id());
                 if left == Left::Gone {

@@ -15,6 +15,7 @@ mod users;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use cluster::{Cluster, Waiter};
 pub use membership::{Joiner, Refused};
 pub use publish::{Busy, Publication};
 pub use queries::{CachedEvent, ChannelDetail, ChannelSummary};
@@ -39,10 +40,12 @@ pub struct Node {
     duties: duties::Duties,
     /// Tells the other nodes, if there may be any.
     announcer: Option<Announcer>,
+    /// The way to the other nodes. None: this node is alone.
+    cluster: Option<Cluster>,
 }
 
 impl Node {
-    /// A node that serves these apps with the shards behind these inboxes.
+    /// A node that serves these apps with the shards behind these inboxes, and is alone.
     pub fn new(apps: Apps, inboxes: Inboxes, metrics: Arc<Metrics>) -> Self {
         Node {
             apps,
@@ -50,15 +53,28 @@ impl Node {
             metrics,
             duties: duties::Duties::default(),
             announcer: None,
+            cluster: None,
         }
     }
 
-    /// One that tells other nodes of what it has.
+    /// One that tells other nodes of what it has, whoever carries it to them.
+    #[must_use]
     pub fn announcing(self, announcer: Announcer) -> Self {
         Node {
             announcer: Some(announcer),
             ..self
         }
+    }
+
+    /// Makes it one of several, before it serves anybody.
+    pub fn join(&mut self, cluster: Cluster) {
+        self.announcer = Some(Announcer::new(cluster.id()));
+        self.cluster = Some(cluster);
+    }
+
+    /// The way to the other nodes, unless this one is alone.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
     }
 
     /// The apps.

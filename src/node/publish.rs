@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::cluster::{Cluster, RelayedEvent, Source};
 use super::{Node, push_to_audience};
 use crate::app::App;
 use crate::hub::cache::CachedEvent;
@@ -13,6 +14,7 @@ use crate::protocol::EncodedEvent;
 use crate::protocol::channel_name::ChannelName;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
+use crate::relay::Origin;
 
 /// How long a publisher waits for the shards to come below their marks before it is refused.
 const PERMISSION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,11 +52,14 @@ impl Node {
 
     /// Whether something may be published to this channel at once.
     pub fn has_room(&self, namespace: &Namespace, topic: &Topic) -> bool {
-        self.crowded_shard(namespace, topic).is_none()
+        self.crowded_shard(namespace, topic).is_none() && self.cluster.as_ref().is_none_or(Cluster::has_room)
     }
 
     /// Waits until something may be published to this channel. For sockets, which are not read meanwhile.
     pub async fn room(&self, namespace: &Namespace, topic: &Topic) {
+        if let Some(cluster) = &self.cluster {
+            cluster.room().await;
+        }
         while let Some(shard) = self.crowded_shard(namespace, topic) {
             self.inboxes().of(shard).room().await;
         }
@@ -66,7 +71,8 @@ impl Node {
         app: &Arc<App>,
         channels: impl Iterator<Item = &ChannelName>,
     ) -> Result<(), Busy> {
-        if self.inboxes().all().iter().all(Inbox::has_room) {
+        let relay_has_room = || self.cluster.as_ref().is_none_or(Cluster::has_room);
+        if self.inboxes().all().iter().all(Inbox::has_room) && relay_has_room() {
             return Ok(());
         }
         self.metrics.inbox_waits_total.inc();
@@ -112,27 +118,55 @@ impl Node {
         for name in &publication.channels {
             let frame = event.frame(name);
             let topic = Topic::Channel(name.clone());
+            let origin = || self.origin();
+            let relay = |origin: Origin| self.relay(namespace, name, &frame, publication.except, origin, now);
             let push = |channel: &Arc<Channel>, state: &mut ChannelState| {
                 push_to_audience(delivery, channel, state, &frame, publication.except, now);
+                let origin = origin();
                 if name.kind().is_cache() {
                     let expires = now + namespace.app.limits.cache_ttl;
-                    let event = CachedEvent::new(frame.clone(), expires, self.origin());
+                    let event = CachedEvent::new(frame.clone(), expires, origin);
                     self.hub.store_cached(namespace, channel, state, event);
                     self.announce_cached(namespace, channel, state);
                 }
+                // In the same step, so that all nodes see one order.
+                relay(origin);
             };
             if name.kind().is_cache() {
                 cached = true;
                 self.hub.enter(namespace, &topic, push);
-            } else {
-                self.hub.visit(namespace, &topic, push);
+            } else if self.hub.visit(namespace, &topic, push).is_none() {
+                relay(origin());
             }
         }
         cached
     }
 
+    /// Sends an event to the subscribers on other nodes, if there are any nodes.
+    fn relay(
+        &self,
+        namespace: &Namespace,
+        name: &ChannelName,
+        frame: &Frame,
+        except: Option<SocketId>,
+        origin: Origin,
+        now: Instant,
+    ) {
+        if let Some(cluster) = &self.cluster {
+            let event = RelayedEvent {
+                namespace,
+                name,
+                frame,
+                except,
+                source: Source::Backend,
+                stamp: origin.stamp,
+            };
+            cluster.relay_event(&event, now);
+        }
+    }
+
     /// Sends a client event on to the other subscribers of a channel that its sender is subscribed to.
-    pub fn relay_client_event(
+    pub fn publish_client_event(
         &self,
         namespace: &Namespace,
         channel: &Arc<Channel>,
@@ -140,9 +174,25 @@ impl Node {
         sender: SocketId,
     ) {
         let now = Instant::now();
+        let after = match (&self.cluster, channel.name()) {
+            // Nobody is to hear of a member before hearing that it is there.
+            (Some(_), Some(name)) if name.kind().is_presence() => self.announced_by_now(),
+            _ => 0,
+        };
         let mut delivery = self.inboxes().deliver();
         self.hub.step(namespace, channel, |channel, state| {
             push_to_audience(&mut delivery, channel, state, frame, Some(sender), now);
+            if let (Some(cluster), Some(name)) = (&self.cluster, channel.name()) {
+                let event = RelayedEvent {
+                    namespace,
+                    name,
+                    frame,
+                    except: Some(sender),
+                    source: Source::Client { after },
+                    stamp: self.origin().stamp,
+                };
+                cluster.relay_event(&event, now);
+            }
         });
     }
 }

@@ -98,7 +98,9 @@ impl Node {
     ) -> (Arc<Channel>, R) {
         let mut delivery = self.inboxes().deliver();
         self.hub.enter(namespace, topic, |channel, state| {
-            state.add(joiner.shard);
+            if state.add(joiner.shard) {
+                self.occupied(namespace, channel);
+            }
             delivery.push(joiner.shard, Entry::Join(joiner.join(channel, true)));
             (channel.clone(), look(channel, state))
         })
@@ -119,13 +121,17 @@ impl Node {
         let Ok(name) = ChannelName::of_user(user_id) else {
             return;
         };
+        let namespace = self.namespace(app);
         let mut delivery = self.inboxes().deliver();
         self.hub
-            .visit(&self.namespace(app), &Topic::Channel(name), |channel, state| {
+            .visit(&namespace, &Topic::Channel(name.clone()), |channel, state| {
                 for shard in state.audience() {
                     delivery.push(shard, Entry::CloseAll(channel.clone(), code));
                 }
             });
+        if let Some(cluster) = &self.cluster {
+            cluster.relay_close(&namespace, &name, code, self.origin().stamp, Instant::now());
+        }
     }
 }
 

@@ -335,6 +335,12 @@ impl Ring {
         used.map(|(topic, log)| (*topic, log.head())).collect()
     }
 
+    /// The last number of a topic that was accepted: 0 before the first.
+    pub fn head(&self, topic: Topic) -> u64 {
+        let index = self.indexes.get(&topic);
+        index.map_or(0, |index| self.topics[*index as usize].1.head())
+    }
+
     /// Whether something is to be handed over.
     pub fn has_unsent(&self) -> bool {
         !(self.express.is_empty() && self.repairing.is_empty() && self.ready.is_empty())

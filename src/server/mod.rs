@@ -5,6 +5,7 @@
 //! thread of its own.
 
 pub mod admin;
+mod cluster;
 mod demo;
 mod drain;
 mod handshake;
@@ -32,15 +33,17 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::admin::AdminState;
+use self::cluster::Membership;
 use self::health::{Health, Trouble};
 use self::http::Gate;
 use self::listener::Listening;
 use self::usage::MemoryWatch;
+use crate::adapter::Link;
 use crate::api::{Api, ApiConfig};
 use crate::config::{Config, ConfigError};
 use crate::hub::inbox::{Entry, Inboxes};
-use crate::metrics::{AppSnapshot, ClusterSnapshot, Metrics, Snapshot};
-use crate::node::Node;
+use crate::metrics::{AppSnapshot, Metrics, Snapshot};
+use crate::node::{Cluster, Node};
 use crate::shard::{self, LiveBytes};
 
 /// Descriptors kept for API calls, the admin port and the process itself, beside sockets.
@@ -70,6 +73,16 @@ pub enum StartError {
     /// A metric's name is not legal: the prefix.
     #[error("metrics.prefix: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The way to the other nodes cannot be set up as configured.
+    #[error("{section}.{key}: {text}")]
+    Adapter {
+        /// The section of the configuration.
+        section: &'static str,
+        /// The key in it.
+        key: &'static str,
+        /// What is wrong, and what to do.
+        text: String,
+    },
     /// A thread or another resource of the system.
     #[error("cannot start")]
     System(#[from] io::Error),
@@ -87,6 +100,7 @@ pub struct Server {
     config: Config,
     shards: Vec<JoinHandle<()>>,
     listening: Option<Listening>,
+    membership: Option<Membership>,
     tasks: JoinSet<()>,
     closing: watch::Sender<bool>,
     stop_admin: Option<oneshot::Sender<()>>,
@@ -96,6 +110,12 @@ pub struct Server {
 impl Server {
     /// Binds and serves. To be called on the control runtime, a multi-thread one. Port 0 takes a free port.
     pub async fn start(config: Config) -> Result<Server, StartError> {
+        let link = cluster::open(&config)?;
+        Server::start_on(config, link).await
+    }
+
+    /// As [`Server::start`], joined to other nodes by this link, whatever the configuration says.
+    pub async fn start_on(config: Config, link: Option<Link>) -> Result<Server, StartError> {
         let server = &config.server;
         let listener = bind(
             &server.host,
@@ -123,7 +143,13 @@ impl Server {
         };
         let inboxes = Inboxes::new(shards, server.inbox_bytes_max);
         let apps = config.resolve_apps()?;
-        let node = Arc::new(Node::new(apps, inboxes, metrics));
+        let mut node = Node::new(apps, inboxes, metrics);
+        let joined = link.map(|link| Cluster::new(config.adapter.clone(), link));
+        let incoming = joined.map(|(cluster, incoming)| {
+            node.join(cluster);
+            incoming
+        });
+        let node = Arc::new(node);
         let live = LiveBytes::default();
         let health = Arc::new(Health::default());
         let (closing, is_closing) = watch::channel(false);
@@ -174,6 +200,8 @@ impl Server {
             }
         };
         let listening = listener::start(listener, node.clone())?;
+        let membership = incoming.map(|incoming| Membership::begin(&node, incoming, &health));
+        let membership = membership.transpose()?;
         health.started();
         Ok(Server {
             address,
@@ -183,6 +211,7 @@ impl Server {
             config,
             shards,
             listening: Some(listening),
+            membership,
             tasks,
             closing,
             stop_admin: Some(stop_admin),
@@ -227,6 +256,9 @@ impl Server {
             tracing::warn!(connections = left, "the deadline has come; dropping what is left");
         }
         drop(self.listening.take());
+        if let Some(membership) = self.membership.take() {
+            membership.end().await;
+        }
         self.tasks.abort_all();
         self.stop().await;
         tracing::info!("stopped");
@@ -309,13 +341,8 @@ fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
             .iter()
             .map(|inbox| inbox.charged_bytes() as u64)
             .collect(),
-        cluster: cluster(node),
+        cluster: node.cluster_snapshot(),
     }
-}
-
-/// What the node knows of its cluster; none, as long as every node is alone.
-fn cluster(_node: &Node) -> Option<ClusterSnapshot> {
-    None
 }
 
 /// A task without which the server would go on half dead: if it panics, the process ends and is started anew.
@@ -332,7 +359,7 @@ async fn watch(node: Arc<Node>, health: Arc<Health>, sockets_max: usize) {
     let mut memory = MemoryWatch::default();
     loop {
         let now = looks.tick().await.into_std();
-        health.show_cluster(cluster(&node).as_ref());
+        health.show_cluster(node.cluster_snapshot().as_ref());
         let is_full = node.inboxes().sockets() >= sockets_max;
         let is_short = memory
             .look(now)

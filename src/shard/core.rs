@@ -175,6 +175,7 @@ impl Core {
                 }
             }
             Entry::Join(join) => self.join(join),
+            Entry::Admit(key, token) => self.admit(key, token),
             Entry::CloseAll(channel, code) => {
                 let seats = self.fanout.seats(&channel).iter().filter(|seat| !seat.is_blank());
                 let keys: Vec<_> = seats.map(|seat| self.sockets.key_of(seat.slot)).collect();
@@ -283,6 +284,7 @@ impl Core {
         };
         let user = socket.session.user.take();
         let namespace = socket.session.namespace.clone();
+        socket.subscriptions.forgo_all();
         let places = socket.subscriptions.places();
         places.iter().for_each(|place| self.vacate(key, *place));
         self.tell_departures(places.len().min(DEPARTURES_PER_TURN));

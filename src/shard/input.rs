@@ -9,12 +9,12 @@ use super::core::{Core, Ending};
 use super::framing::Message;
 use super::session::{Reaction, Replies, Session};
 use super::sockets::Socket;
-use super::subscriptions::Subscription;
-use crate::hub::channel::Channel;
+use super::subscriptions::{Awaited, Subscription};
+use crate::hub::channel::{Channel, Topic};
 use crate::hub::inbox::SocketKey;
 use crate::hub::namespace::Namespace;
 use crate::metrics::{BatchCounts, CloseReason};
-use crate::node::{Joiner, Node, Refused};
+use crate::node::{Joiner, Node, Refused, Waiter};
 use crate::protocol::channel_name::ChannelName;
 use crate::protocol::client::ClientMessage;
 use crate::protocol::code::RefusalKind;
@@ -33,6 +33,8 @@ pub(super) enum Pause {
     Publications(Arc<Namespace>, Arc<Channel>),
     /// It joins and leaves without end.
     Membership(Duration),
+    /// What it said is about a channel that it is not in yet.
+    Admission,
 }
 
 /// What became of a socket's input.
@@ -46,11 +48,15 @@ pub(super) enum Worked {
     Pause(Pause),
 }
 
-/// A client event that was in order but found no room.
+/// What was said and in order, but has to wait.
 #[derive(Debug)]
-pub(super) struct HeldBack {
-    place: u32,
-    frame: Frame,
+pub(super) enum HeldBack {
+    /// A client event that found no room.
+    ClientEvent(u32, Frame),
+    /// A client event for a channel that the socket is about to be in.
+    EarlyClientEvent(ChannelName, Frame),
+    /// A sign-in, until the user's own channel is heard from all nodes.
+    SignIn(SignedInUser, Replies),
 }
 
 impl Core {
@@ -116,8 +122,11 @@ impl Core {
         let socket = self.sockets.get_mut(key).filter(|socket| socket.is_paused)?;
         socket.is_paused = false;
         socket.pulse.hear(now_s);
-        let HeldBack { place, frame } = *socket.held_back.take()?;
-        let pause = self.publish(key, place, frame)?;
+        let pause = match *socket.held_back.take()? {
+            HeldBack::ClientEvent(place, frame) => self.publish(key, place, frame),
+            HeldBack::EarlyClientEvent(name, frame) => self.publish_when_joined(key, name, frame),
+            HeldBack::SignIn(user, replies) => self.sign_in_when_admitted(key, user, replies),
+        }?;
         if let Some(socket) = self.sockets.get_mut(key) {
             socket.is_paused = true;
         }
@@ -178,10 +187,7 @@ impl Core {
                 self.reply_all(key, replies);
                 None
             }
-            Reaction::Subscribe(name, member) => {
-                let channel = self.subscribe(key, &name, member.as_ref())?;
-                self.charge_change(key, &channel)
-            }
+            Reaction::Subscribe(name, member) => self.subscribe_when_heard(key, name, member),
             Reaction::AcknowledgeAgain(place) => {
                 let socket = self.sockets.get(key)?;
                 let held = socket.subscriptions.get(place)?;
@@ -200,16 +206,24 @@ impl Core {
                 self.leave(key, place);
                 self.charge_change(key, &channel)
             }
+            Reaction::Forgo(name) => {
+                self.sockets.get_mut(key)?.subscriptions.forgo(&name);
+                self.charge_membership(key)
+            }
             Reaction::Publish(place, frame) => {
                 self.count_limit(key, false);
                 self.publish(key, place, frame)
+            }
+            Reaction::PublishLater(name, frame) => {
+                self.count_limit(key, false);
+                self.publish_when_joined(key, name, frame)
             }
             Reaction::OverLimit(refusal) => {
                 self.count_limit(key, true);
                 self.sockets.reply(key, refusal);
                 None
             }
-            Reaction::SignIn(user, replies) => self.sign_in(key, user, replies),
+            Reaction::SignIn(user, replies) => self.sign_in_when_heard(key, user, replies),
         }
     }
 
@@ -230,12 +244,93 @@ impl Core {
         } = &socket.session;
         if self.node.has_room(namespace, &channel.topic) {
             self.node
-                .relay_client_event(namespace, channel, &frame, *socket_id);
+                .publish_client_event(namespace, channel, &frame, *socket_id);
             return None;
         }
         let pause = Pause::Publications(namespace.clone(), channel.clone());
-        socket.held_back = Some(Box::new(HeldBack { place, frame }));
+        socket.held_back = Some(Box::new(HeldBack::ClientEvent(place, frame)));
         Some(pause)
+    }
+
+    /// Sends a client event on as soon as its sender is in the channel. One whose sender was not let in is dropped: the
+    /// refusal has been told.
+    fn publish_when_joined(&mut self, key: SocketKey, name: ChannelName, frame: Frame) -> Option<Pause> {
+        let socket = self.sockets.get_mut(key)?;
+        if socket.subscriptions.awaited(&name).is_some() {
+            socket.held_back = Some(Box::new(HeldBack::EarlyClientEvent(name, frame)));
+            return Some(Pause::Admission);
+        }
+        let place = socket.subscriptions.find(&Topic::Channel(name))?;
+        self.publish(key, place, frame)
+    }
+
+    /// Whether a channel is heard from all nodes. If not, the socket awaits it, and [`Core::admit`] goes on.
+    fn is_heard(&mut self, key: SocketKey, name: &ChannelName, member: Option<Member>) -> Option<bool> {
+        self.tokens = self.tokens.wrapping_add(1);
+        let token = self.tokens;
+        let socket = self.sockets.get_mut(key)?;
+        let waiter = Waiter {
+            shard: self.shard,
+            socket: key,
+            token,
+        };
+        let is_heard = self.node.is_heard(&socket.session.namespace, name, waiter);
+        if !is_heard {
+            let name = name.clone();
+            socket.subscriptions.await_it(Awaited { token, name, member });
+        }
+        Some(is_heard)
+    }
+
+    fn subscribe_when_heard(
+        &mut self,
+        key: SocketKey,
+        name: ChannelName,
+        member: Option<Member>,
+    ) -> Option<Pause> {
+        if !self.is_heard(key, &name, member.clone())? {
+            return self.charge_membership(key);
+        }
+        let channel = self.subscribe(key, &name, member.as_ref())?;
+        self.charge_change(key, &channel)
+    }
+
+    /// What a socket awaited is heard from all nodes now.
+    pub(super) fn admit(&mut self, key: SocketKey, token: u32) {
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return;
+        };
+        let Some(awaited) = socket.subscriptions.answered(token) else {
+            return;
+        };
+        if !awaited.name.kind().is_user() {
+            self.subscribe(key, &awaited.name, awaited.member.as_ref());
+        }
+    }
+
+    fn sign_in_when_heard(&mut self, key: SocketKey, user: SignedInUser, replies: Replies) -> Option<Pause> {
+        // The id was checked with the characters of channel names.
+        let name = ChannelName::of_user(&user.id).ok()?;
+        let is_signed_in = self.sockets.get(key)?.session.user.is_some();
+        if is_signed_in || self.is_heard(key, &name, None)? {
+            return self.sign_in(key, user, replies);
+        }
+        self.sign_in_when_admitted(key, user, replies)
+    }
+
+    fn sign_in_when_admitted(
+        &mut self,
+        key: SocketKey,
+        user: SignedInUser,
+        replies: Replies,
+    ) -> Option<Pause> {
+        let name = ChannelName::of_user(&user.id).ok()?;
+        let socket = self.sockets.get_mut(key)?;
+        if socket.subscriptions.awaited(&name).is_none() {
+            return self.sign_in(key, user, replies);
+        }
+        socket.held_back = Some(Box::new(HeldBack::SignIn(user, replies)));
+        Some(Pause::Admission)
     }
 
     fn reply_all(&mut self, key: SocketKey, replies: impl IntoIterator<Item = Frame>) {

@@ -43,6 +43,7 @@ async fn read(reader: Reader) {
                 Box::pin(shard.node.room(&namespace, &channel.topic)).await;
             }
             Pause::Membership(wait) => Box::pin(tokio::time::sleep(wait)).await,
+            Pause::Admission => poll_fn(|cx| shard.poll_admission(*key, cx)).await,
         }
     }
 }
@@ -87,6 +88,13 @@ impl Shard {
                 socket.writer = Some(task.abort_handle());
             }
         }
+    }
+
+    /// Until what the socket waited for has come, so that what it holds back may be looked at again.
+    fn poll_admission(&self, key: SocketKey, cx: &mut Context<'_>) -> Poll<()> {
+        let mut core = self.core.borrow_mut();
+        let socket = core.sockets.get_mut(key);
+        socket.map_or(Poll::Ready(()), |socket| socket.subscriptions.poll_admission(cx))
     }
 
     /// Works input until there is none, a pause is due or the connection is over (`None`).

@@ -49,8 +49,12 @@ pub(super) enum Reaction {
     AcknowledgeAgain(u32),
     /// Take this subscription back.
     Unsubscribe(u32),
+    /// Take this subscription back, which still waits.
+    Forgo(ChannelName),
     /// Send a client event to the other subscribers of the channel at this place.
     Publish(u32, Frame),
+    /// The same, as soon as the socket is in this channel.
+    PublishLater(ChannelName, Frame),
     /// One client event too many; the frame says so.
     OverLimit(Frame),
     /// The socket is this user from now on; the reply says so.
@@ -213,6 +217,8 @@ impl Session {
             }
         }
         match held {
+            // The answer that is on its way is the answer to this one too.
+            None if subscriptions.awaited(&name).is_some() => Ok(Reaction::Nothing),
             None => Ok(Reaction::Subscribe(name, member)),
             Some(_) if self.strict => {
                 let text = format!("Existing subscription to channel {channel}");
@@ -296,6 +302,9 @@ impl Session {
         let name = ChannelName::parse(channel, usize::MAX)
             .ok()
             .filter(|name| !name.kind().is_user());
+        if let Some(awaited) = name.as_ref().and_then(|name| subscriptions.awaited(name)) {
+            return Reaction::Forgo(awaited.name.clone());
+        }
         match name.and_then(|name| subscriptions.find(&Topic::Channel(name))) {
             Some(place) => Reaction::Unsubscribe(place),
             None if self.strict => {
@@ -362,9 +371,12 @@ impl Session {
             let text = "Client event rejected: only private and presence channels take client events";
             return Err((None, text.to_owned()));
         }
-        let subscription = subscriptions.find(&Topic::Channel(name.clone()));
-        let Some((place, held)) = subscription.and_then(|place| Some((place, subscriptions.get(place)?)))
-        else {
+        let held = subscriptions
+            .find(&Topic::Channel(name.clone()))
+            .and_then(|place| Some((place, subscriptions.get(place)?.user_id.as_deref())));
+        let awaited = subscriptions.awaited(&name);
+        let awaited = awaited.map(|awaited| awaited.member.as_ref().map(|member| &*member.user_id));
+        let Some(user_id) = held.map(|(_, user_id)| user_id).or(awaited) else {
             return Err((
                 None,
                 format!("Client event rejected: not subscribed to {channel}"),
@@ -379,8 +391,11 @@ impl Session {
                 Some(channel),
             )));
         }
-        let frame = EncodedEvent::new(event, data, held.user_id.as_deref()).frame(&name);
-        Ok(Reaction::Publish(place, frame))
+        let frame = EncodedEvent::new(event, data, user_id).frame(&name);
+        Ok(match held {
+            Some((place, _)) => Reaction::Publish(place, frame),
+            None => Reaction::PublishLater(name, frame),
+        })
     }
 }
 

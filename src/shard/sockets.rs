@@ -49,7 +49,7 @@ pub(super) struct Socket {
     pub(super) outbox: Outbox,
     /// Input that was read and could not be worked yet.
     pub(super) unread: Option<Box<[u8]>>,
-    /// A client event that was read and could not be published yet.
+    /// What was read and has to wait.
     pub(super) held_back: Option<Box<HeldBack>>,
     /// Not being read: its silence proves nothing.
     pub(super) is_paused: bool,

@@ -13,10 +13,8 @@ use tokio::sync::Notify;
 
 use crate::adapter::NodeId;
 use crate::hub::Hub;
-use crate::hub::cache::CachedEvent;
 use crate::hub::channel::{Channel, ChannelState, Unannounced};
 use crate::hub::namespace::Namespace;
-use crate::hub::presence::UnannouncedMember;
 use crate::node::Node;
 use crate::relay::{Origin, Stamp};
 use crate::roster::clock::Clock;
@@ -104,7 +102,7 @@ impl Announcer {
         channel: &Arc<Channel>,
         state: &mut ChannelState,
     ) {
-        if state.mark_membership() {
+        if state.mark_unannounced() {
             self.remember(namespace, channel);
         }
     }
@@ -116,7 +114,7 @@ impl Announcer {
         channel: &Arc<Channel>,
         state: &mut ChannelState,
     ) {
-        if state.mark_cached() {
+        if state.mark_cache_unannounced() {
             self.remember(namespace, channel);
         }
     }
@@ -173,32 +171,38 @@ impl Announcer {
         let Some(name) = channel.name() else { return };
         let (app, channel): (Arc<str>, Arc<str>) = (namespace.app.id().into(), name.as_str().into());
         let Unannounced {
-            is_membership,
             count_before,
             count,
             members,
             cached,
         } = unannounced;
         digest.count(&app, &channel, count_before, count);
-        for UnannouncedMember {
-            user_id,
-            was_here,
-            claim,
-        } in &members
-        {
-            digest.member(&app, &channel, user_id, *was_here, claim.is_some());
+        for member in &members {
+            digest.member(
+                &app,
+                &channel,
+                &member.user_id,
+                member.was_here,
+                member.claim.is_some(),
+            );
         }
-        if is_membership {
-            let member = |member: UnannouncedMember| MemberEntry {
+        // Who came and went meanwhile was never there, as far as the others know.
+        let is_news =
+            |member: &crate::hub::presence::UnannouncedMember| member.was_here || member.claim.is_some();
+        let members: Vec<_> = members
+            .into_iter()
+            .filter(is_news)
+            .map(|member| MemberEntry {
                 user_id: member.user_id,
                 claim: member.claim,
-            };
-            // Also who came and went meanwhile: a snapshot that is under way may have seen them.
+            })
+            .collect();
+        if count != count_before || !members.is_empty() {
             pieces.push(&Entry::Channel {
                 app: app.clone(),
                 channel: channel.clone(),
                 count,
-                members: members.into_iter().map(member).collect(),
+                members,
             });
         }
         if let Some(event) = cached.filter(|event| event.expires > now) {
@@ -208,7 +212,12 @@ impl Announcer {
 }
 
 /// What is said of a cached event at this moment.
-pub(super) fn cached_entry(app: Arc<str>, channel: Arc<str>, event: CachedEvent, now: Instant) -> Entry {
+pub(super) fn cached_entry(
+    app: Arc<str>,
+    channel: Arc<str>,
+    event: crate::hub::cache::CachedEvent,
+    now: Instant,
+) -> Entry {
     let left = event.expires.saturating_duration_since(now);
     Entry::Cached {
         app,

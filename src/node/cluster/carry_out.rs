@@ -1,0 +1,86 @@
+//! What other nodes' events do here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Waiter;
+use crate::adapter::NodeId;
+use crate::hub::cache::CachedEvent;
+use crate::hub::channel::{Channel, ChannelState, Topic};
+use crate::hub::inbox::{Delivery, Entry};
+use crate::node::{Node, push_to_audience};
+use crate::protocol::channel_name::ChannelName;
+use crate::protocol::code::CloseCode;
+use crate::protocol::frame::Frame;
+use crate::relay::Origin;
+use crate::relay::envelope::{Body, Envelope, Origin as Source};
+
+impl Node {
+    /// Delivers an event of another node to the subscribers here, or closes a user's sockets.
+    pub(super) fn carry_out(&self, sender: NodeId, envelope: Envelope, delivery: &mut Delivery<'_>) {
+        let Some(cluster) = &self.cluster else { return };
+        let (app, channel) = match &envelope.body {
+            Body::Event { app, channel, .. } | Body::Close { app, channel, .. } => (app, channel),
+            Body::Roster(_) => return cluster.malformed(),
+        };
+        let Some(app) = self.apps.by_id(app) else { return };
+        let Ok(name) = ChannelName::parse(channel, usize::MAX) else {
+            return cluster.malformed();
+        };
+        let namespace = self.namespace(app);
+        let is_cache = name.kind().is_cache();
+        let topic = Topic::Channel(name);
+        let now = Instant::now();
+        let origin = Origin {
+            stamp: self.heard(envelope.stamp),
+            node: sender,
+        };
+        match envelope.body {
+            Body::Event {
+                frame,
+                except,
+                origin: source,
+                ..
+            } => {
+                let Some(frame) = Frame::from_bytes(frame) else {
+                    return cluster.malformed();
+                };
+                let inboxes = self.inboxes();
+                let step = |channel: &Arc<Channel>, state: &mut ChannelState| {
+                    if is_cache && source == Source::Published {
+                        let expires = now + namespace.app.limits.cache_ttl;
+                        let event = CachedEvent::new(frame.clone(), expires, origin);
+                        self.hub.store_cached(&namespace, channel, state, event);
+                    }
+                    if state.audience().any(|shard| !inboxes.of(shard).bears_more()) {
+                        cluster.dropped_busy.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                    push_to_audience(delivery, channel, state, &frame, except, now);
+                };
+                self.hub.visit(&namespace, &topic, step);
+            }
+            Body::Close { code, .. } => {
+                let both = [CloseCode::Terminated, CloseCode::Reconnect];
+                let Some(code) = both.into_iter().find(|both| both.number() == code) else {
+                    return cluster.malformed();
+                };
+                self.hub.visit(&namespace, &topic, |channel, state| {
+                    for shard in state.audience() {
+                        delivery.push(shard, Entry::CloseAll(channel.clone(), code));
+                    }
+                });
+            }
+            Body::Roster(_) => {}
+        }
+    }
+
+    /// Lets those in who waited until a topic is heard.
+    pub(super) fn admit(&self, waiting: Vec<Waiter>) {
+        let mut delivery = self.inboxes().deliver();
+        for Waiter { shard, socket, token } in waiting {
+            delivery.push(shard, Entry::Admit(socket, token));
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What goes to the other nodes: events, and the ends of users' connections. Called under the channel's lock where the
+//! channel is known here, so that its subscribers and all other nodes see one order of what this node sends.
+
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Cluster, Lane};
+use crate::adapter::Topic;
+use crate::hub::namespace::Namespace;
+use crate::node::Node;
+use crate::protocol::channel_name::ChannelName;
+use crate::protocol::code::CloseCode;
+use crate::protocol::frame::Frame;
+use crate::protocol::socket_id::SocketId;
+use crate::relay::Stamp;
+use crate::relay::envelope::{Body, Envelope, Origin};
+use crate::roster::digest::Digest;
+
+/// Above this share of its bound, what the broker has not accepted holds publishers up. Percent.
+const MARK_PERCENT: usize = 50;
+
+/// An event for the subscribers of a channel on other nodes.
+pub(in crate::node) struct RelayedEvent<'a> {
+    pub(in crate::node) namespace: &'a Namespace,
+    pub(in crate::node) name: &'a ChannelName,
+    pub(in crate::node) frame: &'a Frame,
+    pub(in crate::node) except: Option<SocketId>,
+    pub(in crate::node) source: Source,
+    pub(in crate::node) stamp: Stamp,
+}
+
+/// Whom an event is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Source {
+    /// The app's back end.
+    Backend,
+    /// A subscriber, whose being there is in this announcement or an earlier one.
+    Client { after: u64 },
+}
+
+impl Cluster {
+    /// Sends an event to the nodes that have subscribers of its channel.
+    pub(in crate::node) fn relay_event(&self, event: &RelayedEvent<'_>, now: Instant) {
+        let app = event.namespace.app.id();
+        let (origin, after) = match event.source {
+            Source::Backend => (Origin::Published, 0),
+            Source::Client { after } => (Origin::Client, after),
+        };
+        let envelope = Envelope {
+            stamp: event.stamp,
+            body: Body::Event {
+                app,
+                channel: event.name.as_str(),
+                except: event.except,
+                origin,
+                after,
+                frame: event.frame.clone().into_bytes(),
+            },
+        };
+        self.append(self.topic_of(app, event.name), envelope.encode(), now);
+    }
+
+    /// Has the sockets of a signed-in user closed on every other node.
+    pub(in crate::node) fn relay_close(
+        &self,
+        namespace: &Namespace,
+        user: &ChannelName,
+        code: CloseCode,
+        stamp: Stamp,
+        now: Instant,
+    ) {
+        let app = namespace.app.id();
+        let envelope = Envelope {
+            stamp,
+            body: Body::Close {
+                app,
+                channel: user.as_str(),
+                code: code.number(),
+            },
+        };
+        self.append(self.topic_of(app, user), envelope.encode(), now);
+    }
+
+    fn append(&self, topic: u16, envelope: Bytes, now: Instant) {
+        let topic = Topic::Channels(topic);
+        self.lane_of(topic).append(topic, envelope, now);
+    }
+
+    /// What was announced last. Locked while something is being announced.
+    pub(super) fn announced(&self) -> MutexGuard<'_, Announced> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether publishers need not wait. They do while the broker is there and takes less than they give; while it is
+    /// away they would wait for nothing.
+    pub(in crate::node) fn has_room(&self) -> bool {
+        let mark = self.config.ring_bytes_max / self.lanes.len() * MARK_PERCENT / 100;
+        let is_below = |lane: &Lane| lane.unaccepted.load(Ordering::Relaxed) < mark;
+        self.lanes.iter().all(is_below) || !self.is_up()
+    }
+
+    /// Waits until [`Cluster::has_room`].
+    pub(in crate::node) async fn room(&self) {
+        while !self.has_room() {
+            let notified = self.room.notified();
+            tokio::pin!(notified);
+            // Registered before the look, so that a settled batch between the two is not missed.
+            notified.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Whether what is published now reaches other nodes later than it should.
+    pub fn is_behind(&self) -> bool {
+        let now = super::now();
+        !self.is_up() || self.lanes.iter().any(|lane| lane.ring().is_behind(now))
+    }
+}
+
+/// What the other nodes know when they have heard everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Announced {
+    /// The number of the last announcement.
+    pub(super) number: u64,
+    /// The digest of all of them.
+    pub(super) digest: Digest,
+}
+
+impl Node {
+    /// Announces what has changed here. The answer is the number of the last announcement. Not to be called under a
+    /// channel's lock.
+    pub(in crate::node) fn announce_now(&self) -> u64 {
+        let (Some(announcer), Some(cluster)) = (&self.announcer, &self.cluster) else {
+            return 0;
+        };
+        let now = super::now();
+        let lane = cluster.lane_of(Topic::Roster);
+        let mut announced = cluster.announced();
+        let Announced { number, digest } = &mut *announced;
+        *digest = announcer.flush(&self.hub, now, |piece| {
+            let envelope: Envelope<&str> = Envelope {
+                stamp: announcer.origin().stamp,
+                body: Body::Roster(piece),
+            };
+            *number = lane.append(Topic::Roster, envelope.encode(), now);
+        });
+        *number
+    }
+
+    /// The number of an announcement in which, or before which, all is that had changed here when this was called.
+    pub(in crate::node) fn announced_by_now(&self) -> u64 {
+        let (Some(announcer), Some(cluster)) = (&self.announcer, &self.cluster) else {
+            return 0;
+        };
+        // Whoever is announcing is waited for.
+        let number = cluster.announced().number;
+        match announcer.has_news() {
+            false => number,
+            true => self.announce_now(),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! From the rings to the broker: one task for each lane, which hands over what waits and goes on when the broker has
+//! accepted it. What it has not accepted stays in the ring and is handed over again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::now;
+use crate::adapter;
+use crate::node::Node;
+
+/// So much is handed over at a time. More would only make what comes behind it wait. Bytes.
+const BATCH_BYTES: usize = 256 * 1024;
+/// The pause after something was not accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Sends what one lane's ring holds, for ever.
+pub(super) async fn send(node: Arc<Node>, index: adapter::Lane) {
+    let Some(cluster) = node.cluster() else { return };
+    let lane = &cluster.lanes[index];
+    loop {
+        let batch = lane.ring().next_batch(BATCH_BYTES);
+        if batch.is_empty() {
+            lane.to_send.notified().await;
+            continue;
+        }
+        let batch = batch.into_iter().map(|parcel| parcel.into_message(cluster.id));
+        let accepted = cluster.adapter.publish(index, batch.collect()).await;
+        let unaccepted = {
+            let mut ring = lane.ring();
+            ring.settle(&accepted, now());
+            ring.unaccepted_bytes()
+        };
+        lane.unaccepted.store(unaccepted, Ordering::Relaxed);
+        cluster.room.notify_waiters();
+        if !accepted.iter().all(|accepted| *accepted) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
