@@ -1,10 +1,10 @@
-# The doors of this repository: `make run`, `make test`, `make cost`, `make lint`, `make bench`.
+# The doors of this repository: `make run`, `make test`, `make test-cluster`, `make cost`, `make lint`, `make bench`.
 
 # Node.js, where `tests/sdk/install` had to bring its own.
 export PATH := $(CURDIR)/tests/sdk/.bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: run test unit sdk cost lint bench tools
+.PHONY: run test test-cluster unit sdk cost lint bench tools
 
 # The server with its demo app and the demo page on http://127.0.0.1:6001/
 run:
@@ -24,6 +24,11 @@ unit:
 sdk: tools
 	cargo build --locked
 	node tests/sdk/run.mjs $(SUITES)
+
+# Three nodes under load while brokers and nodes are killed, frozen and cut off: minutes, and many processes.
+# FAULTS="redis nats_frozen" chooses some by words of their names, FAULTS="soak --seconds 600" goes on for longer.
+test-cluster: tools
+	cargo test --locked --test faults -- $(FAULTS)
 
 # What the hot path costs, in allocations, system calls and instructions, against its budgets (tests/cost/budget.rs);
 # COST="allocations --watch trigger" looks into one of them.

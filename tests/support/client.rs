@@ -218,6 +218,11 @@ impl Client {
             .await;
     }
 
+    /// The connection itself, for who wants to hear as it comes and without a deadline.
+    pub(crate) fn into_stream(self) -> WebSocketStream<TcpStream> {
+        self.stream
+    }
+
     /// Says goodbye and waits for the end.
     pub(crate) async fn close(mut self) {
         let _ = self.stream.close(None).await;

@@ -1,0 +1,101 @@
+//! Private brokers: started for one case on free ports, killed, frozen and moved about by it, gone with it.
+
+mod nats;
+mod proxy;
+mod redis;
+#[path = "../../redis/servers.rs"]
+#[allow(dead_code, reason = "the adapter's own tests use what these do not")]
+mod servers;
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+pub(crate) use self::nats::{Nats, NatsCluster};
+pub(crate) use self::proxy::{Proxy, Way};
+pub(crate) use self::redis::{Redis, RedisCluster, Sentinels};
+use crate::case::Case;
+
+/// Which broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Redis,
+    Nats,
+}
+
+/// One server of either kind.
+pub(crate) enum Broker {
+    Redis(Redis),
+    Nats(Nats),
+}
+
+impl Broker {
+    pub(crate) async fn start(case: &Case, kind: Kind) -> Broker {
+        match kind {
+            Kind::Redis => Broker::Redis(Redis::start(case).await),
+            Kind::Nats => Broker::Nats(Nats::start(case).await),
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Broker::Redis(redis) => redis.address(),
+            Broker::Nats(nats) => nats.address(),
+        }
+    }
+
+    /// The sections of a node's configuration that lead to it.
+    pub(crate) fn config(&self) -> Value {
+        self.config_at(self.address())
+    }
+
+    /// Those that lead to another address, behind which it is.
+    pub(crate) fn config_at(&self, address: SocketAddr) -> Value {
+        match self {
+            Broker::Redis(redis) => redis.config_at(address),
+            Broker::Nats(nats) => nats.config_at(address),
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        match self {
+            Broker::Redis(redis) => redis.kill(),
+            Broker::Nats(nats) => nats.kill(),
+        }
+    }
+
+    /// On the same port, and empty.
+    pub(crate) async fn start_again(&mut self) {
+        match self {
+            Broker::Redis(redis) => redis.start_again().await,
+            Broker::Nats(nats) => nats.start_again().await,
+        }
+    }
+
+    pub(crate) fn freeze(&self) {
+        match self {
+            Broker::Redis(redis) => redis.freeze(),
+            Broker::Nats(nats) => nats.freeze(),
+        }
+    }
+
+    pub(crate) fn thaw(&self) {
+        match self {
+            Broker::Redis(redis) => redis.thaw(),
+            Broker::Nats(nats) => nats.thaw(),
+        }
+    }
+
+    /// Everything at the broker whose name holds the id of a node: keys, channels, subscriptions.
+    pub(crate) async fn traces_of(&self, id: &str) -> Vec<String> {
+        match self {
+            Broker::Redis(redis) => redis.traces_of(id).await,
+            Broker::Nats(nats) => nats.traces_of(id).await,
+        }
+    }
+}
+
+/// The adapter's section: what all cases share.
+fn adapter(driver: &str) -> Value {
+    json!({ "driver": driver, "prefix": "faults", "lease_s": crate::stage::LEASE.as_secs() })
+}
