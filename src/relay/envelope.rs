@@ -204,3 +204,183 @@ fn socket(reader: &mut Reader) -> Result<SocketId, Malformed> {
     }
     Ok(SocketId::from_parts(left, right))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::adapter::NodeId;
+    use crate::relay::parcel::{Content, Parcel, Run};
+
+    fn part() -> impl Strategy<Value = u64> {
+        prop_oneof![Just(1), Just(SocketId::PART_MAX), 1..=SocketId::PART_MAX]
+    }
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from)
+    }
+
+    fn body() -> impl Strategy<Value = Body<String>> {
+        let except = proptest::option::of((part(), part()).prop_map(|(l, r)| SocketId::from_parts(l, r)));
+        let origin = prop_oneof![Just(Origin::Published), Just(Origin::Client)];
+        let after = prop_oneof![Just(0), any::<u64>()];
+        let event = (any::<String>(), any::<String>(), except, origin, after, bytes());
+        prop_oneof![
+            event.prop_map(|(app, channel, except, origin, after, frame)| Body::Event {
+                app,
+                channel,
+                except,
+                origin,
+                after,
+                frame
+            }),
+            (any::<String>(), any::<String>(), any::<u16>()).prop_map(|(app, channel, code)| Body::Close {
+                app,
+                channel,
+                code
+            }),
+            bytes().prop_map(Body::Roster),
+        ]
+    }
+
+    fn envelope() -> impl Strategy<Value = Envelope<String>> {
+        (any::<u64>(), body()).prop_map(|(stamp, body)| Envelope {
+            stamp: Stamp(stamp),
+            body,
+        })
+    }
+
+    /// With names of its own, to be compared.
+    fn owned(envelope: Envelope) -> Envelope<String> {
+        let body = match envelope.body {
+            Body::Event {
+                app,
+                channel,
+                except,
+                origin,
+                after,
+                frame,
+            } => Body::Event {
+                app: app.to_string(),
+                channel: channel.to_string(),
+                except,
+                origin,
+                after,
+                frame,
+            },
+            Body::Close { app, channel, code } => Body::Close {
+                app: app.to_string(),
+                channel: channel.to_string(),
+                code,
+            },
+            Body::Roster(delta) => Body::Roster(delta),
+        };
+        Envelope {
+            stamp: envelope.stamp,
+            body,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(envelope in envelope()) {
+            let decoded = Envelope::decode(envelope.encode()).expect("as it was encoded");
+            prop_assert_eq!(owned(decoded), envelope);
+        }
+
+        #[test]
+        fn hostile_bytes_are_read_or_refused(
+            envelope in envelope(),
+            flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = envelope.encode().to_vec();
+            for (at, byte) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            if let Ok(envelope) = Envelope::decode(bytes.into()) {
+                prop_assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_or_kind_is_malformed() {
+        let bytes = Envelope::<&str> {
+            stamp: Stamp(1),
+            body: Body::Roster(Bytes::new()),
+        }
+        .encode();
+        assert!(Envelope::decode(bytes.clone()).is_ok());
+        for first in [0x09, 0x1a, 0x1f, 0x29, 0xff] {
+            let mut other = bytes.to_vec();
+            other[0] = first;
+            assert_eq!(Envelope::decode(other.into()), Err(Malformed), "{first:#x}");
+        }
+        assert_eq!(Envelope::decode(Bytes::new()), Err(Malformed));
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_is_malformed() {
+        for (left, right) in [(0, 1), (1, 0), (SocketId::PART_MAX + 1, 1)] {
+            let except = Some(SocketId::from_parts(left, right));
+            assert_eq!(
+                Envelope::decode(event(except, Bytes::new()).encode()),
+                Err(Malformed)
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_is_not_copied_when_it_is_read() {
+        let bytes = event(None, Bytes::from_static(b"a frame")).encode();
+        let end = bytes.as_ptr_range().end;
+        let Body::Event { frame, .. } = Envelope::decode(bytes).expect("well formed").body else {
+            panic!("an event was encoded");
+        };
+        assert_eq!(frame.as_ptr_range().end, end);
+    }
+
+    fn event(except: Option<SocketId>, frame: Bytes) -> Envelope<&'static str> {
+        Envelope {
+            stamp: Stamp(1_800_000_000_000_000),
+            body: Body::Event {
+                app: "1",
+                channel: "private-chat.1234",
+                except,
+                origin: Origin::Published,
+                after: 0,
+                frame,
+            },
+        }
+    }
+
+    /// Bytes on the bus for a publish are at most 1.2 times the frame, alone and among others.
+    #[test]
+    fn the_bus_carries_little_more_than_the_frame() {
+        let json = format!(
+            r#"{{"event":"new-message","channel":"private-chat.1234","data":"{}"}}"#,
+            "x".repeat(200)
+        );
+        let frame = crate::protocol::frame::Frame::text(json).into_bytes();
+        let longest = SocketId::from_parts(SocketId::PART_MAX, SocketId::PART_MAX);
+        for except in [None, Some(longest)] {
+            for count in [1, 2, 100] {
+                let envelope = event(except, frame.clone()).encode();
+                let parcel = Parcel {
+                    sender: NodeId(u64::MAX),
+                    content: Content::Envelopes(Run {
+                        first: 2_000_000,
+                        is_repair: false,
+                        envelopes: vec![envelope; count],
+                    }),
+                };
+                let ratio = parcel.encode().len() as f64 / (count * frame.len()) as f64;
+                assert!(ratio <= 1.2, "{count} with {except:?}: {ratio}");
+            }
+        }
+    }
+}

@@ -304,3 +304,174 @@ fn topic(reader: &mut Reader) -> Result<Topic, Malformed> {
         number => Topic::Channels(u16::try_from(number - 3).map_err(|_| Malformed)?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn topic() -> impl Strategy<Value = Topic> {
+        prop_oneof![
+            Just(Topic::Beats),
+            Just(Topic::Roster),
+            any::<u64>().prop_map(|id| Topic::Node(NodeId(id))),
+            any::<u16>().prop_map(Topic::Channels),
+        ]
+    }
+
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![1..300u64, 1..=NUMBER_MAX, Just(NUMBER_MAX)]
+    }
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        vec(any::<u8>(), 0..300).prop_map(Bytes::from)
+    }
+
+    fn beat() -> impl Strategy<Value = Beat> {
+        let numbers = (any::<u16>(), any::<u8>(), any::<u64>(), any::<u64>());
+        (any::<[bool; 5]>(), numbers, vec((topic(), number()), 0..20)).prop_map(|(flags, numbers, heads)| {
+            Beat {
+                is_starting: flags[0],
+                is_leaving: flags[1],
+                is_ready: flags[2],
+                asks_heads: flags[3],
+                has_all_heads: flags[4],
+                topics: numbers.0,
+                hash: numbers.1,
+                number: numbers.2,
+                roster_digest: numbers.3,
+                heads,
+            }
+        })
+    }
+
+    fn content() -> impl Strategy<Value = Content> {
+        let run = (number(), any::<bool>(), vec(bytes(), 0..5));
+        let range = (topic(), number(), 0..=NUMBER_MAX).prop_map(|(topic, from, more)| Range {
+            topic,
+            from,
+            to: from + more,
+        });
+        prop_oneof![
+            run.prop_map(|(first, is_repair, envelopes)| Content::Envelopes(Run {
+                first,
+                is_repair,
+                envelopes
+            })),
+            vec(range, 0..10).prop_map(Content::Ask),
+            vec((topic(), number()), 0..10).prop_map(Content::Gone),
+            beat().prop_map(Content::Beat),
+            bytes().prop_map(Content::Roster),
+        ]
+    }
+
+    fn parcel() -> impl Strategy<Value = Parcel> {
+        (any::<u64>(), content()).prop_map(|(id, content)| Parcel {
+            sender: NodeId(id),
+            content,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(parcel in parcel()) {
+            prop_assert_eq!(Parcel::decode(parcel.encode()), Ok(parcel));
+        }
+
+        #[test]
+        fn hostile_bytes_are_read_or_refused(
+            parcel in parcel(),
+            flips in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = parcel.encode().to_vec();
+            for (at, byte) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            let length = bytes.len();
+            if let Ok(parcel) = Parcel::decode(bytes.into()) {
+                prop_assert!(elements(&parcel.content) <= length);
+                prop_assert_eq!(Parcel::decode(parcel.encode()), Ok(parcel));
+            }
+        }
+    }
+
+    /// What was read has taken room for so many elements; each is at least a byte of the message.
+    fn elements(content: &Content) -> usize {
+        match content {
+            Content::Envelopes(run) => run.envelopes.len(),
+            Content::Ask(ranges) => ranges.len(),
+            Content::Gone(below) => below.len(),
+            Content::Beat(beat) => beat.heads.len(),
+            Content::Roster(_) => 0,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_malformed() {
+        let header = |kind: u8| [&[VERSION << 4 | kind][..], &[0; 8]].concat();
+        let number = |number: u64| {
+            let mut into = BytesMut::new();
+            put_number(&mut into, number);
+            into.to_vec()
+        };
+        let cases = [
+            ("nothing", vec![]),
+            ("a header cut off", header(ASK)[..5].to_vec()),
+            ("another version", [&[2 << 4][..], &[0; 8], &[1]].concat()),
+            ("an unknown kind", header(8)),
+            ("envelope 0", [header(ENVELOPE), number(0)].concat()),
+            (
+                "a number too high",
+                [header(ENVELOPE), number(NUMBER_MAX + 1)].concat(),
+            ),
+            (
+                "an envelope cut off",
+                [header(ENVELOPES), number(1), number(1 << 60), vec![0]].concat(),
+            ),
+            (
+                "a range without end",
+                [header(ASK), number(1), number(1), number(u64::MAX)].concat(),
+            ),
+            (
+                "a topic that is none",
+                [header(GONE), number(3 + 65_536), number(1)].concat(),
+            ),
+            ("half a head", [header(GONE), number(1)].concat()),
+            ("a beat cut off", [header(BEAT), vec![0, 4]].concat()),
+        ];
+        for (what, bytes) in cases {
+            assert_eq!(Parcel::decode(bytes.into()), Err(Malformed), "{what}");
+        }
+    }
+
+    #[test]
+    fn envelopes_share_the_memory_of_their_parcel() {
+        for count in [1, 3] {
+            let run = Run {
+                first: 7,
+                is_repair: false,
+                envelopes: vec![Bytes::from_static(b"envelope"); count],
+            };
+            let bytes = Parcel {
+                sender: NodeId(1),
+                content: Content::Envelopes(run),
+            }
+            .encode();
+            let Ok(Content::Envelopes(run)) = Parcel::decode(bytes.clone()).map(|parcel| parcel.content)
+            else {
+                panic!("envelopes were encoded");
+            };
+            assert_eq!(run.envelopes.len(), count);
+            assert!(
+                run.envelopes
+                    .iter()
+                    .all(|envelope| bytes.as_ptr_range().contains(&envelope.as_ptr()))
+            );
+        }
+    }
+}
