@@ -9,6 +9,8 @@ pub mod envelope;
 pub mod parcel;
 pub mod positions;
 pub mod ring;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use crate::adapter::NodeId;

@@ -6,6 +6,8 @@
 //! put in.
 
 mod gap;
+#[cfg(test)]
+mod tests;
 mod way;
 
 use std::collections::{BTreeMap, HashMap};

@@ -5,6 +5,8 @@
 //! of connections: who owns one takes batches out and says how they ended.
 
 mod log;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
