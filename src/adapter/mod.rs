@@ -7,6 +7,7 @@
 
 pub mod config;
 mod events;
+pub mod memory;
 pub mod redis;
 mod topic;
 

@@ -74,7 +74,9 @@ impl Channel {
 pub struct ChannelState {
     /// Removed from the directory: whoever still holds it must look again.
     pub(super) dead: bool,
+    /// Whether the other nodes are to be told of something, and of what.
     is_unannounced: bool,
+    is_membership_unannounced: bool,
     is_cache_unannounced: bool,
     /// What the other nodes were told last.
     announced: u32,
@@ -96,6 +98,8 @@ struct Extras {
 /// What has changed on this node since the others were told last.
 #[derive(Debug)]
 pub struct Unannounced {
+    /// Whether subscribers have come or gone meanwhile; there may be as many as before.
+    pub is_membership: bool,
     /// Sockets subscribed here when they were told.
     pub count_before: u32,
     /// Sockets subscribed here now.
@@ -208,16 +212,17 @@ impl ChannelState {
         self.extras().cached = event;
     }
 
-    /// The other nodes are to be told of a change. True if it is the first since they were told last: only then does
-    /// anybody have to remember the channel. It stays in the directory until they were told.
-    pub fn mark_unannounced(&mut self) -> bool {
+    /// The other nodes are to be told that subscribers or members have changed. True if it is the first news since they
+    /// were told last: only then does anybody have to remember the channel. It stays in the directory until they were.
+    pub fn mark_membership(&mut self) -> bool {
+        self.is_membership_unannounced = true;
         !std::mem::replace(&mut self.is_unannounced, true)
     }
 
-    /// As [`ChannelState::mark_unannounced`], and the cached event is news.
-    pub fn mark_cache_unannounced(&mut self) -> bool {
+    /// As [`ChannelState::mark_membership`], where the cached event is news.
+    pub fn mark_cached(&mut self) -> bool {
         self.is_cache_unannounced = true;
-        self.mark_unannounced()
+        !std::mem::replace(&mut self.is_unannounced, true)
     }
 
     /// What `here`, this node, is to tell the others. From now on it counts as told.
@@ -227,6 +232,7 @@ impl ChannelState {
         let is_cache_news = std::mem::take(&mut self.is_cache_unannounced);
         let presence = self.extras.as_mut().and_then(|extras| extras.presence.as_mut());
         Unannounced {
+            is_membership: std::mem::take(&mut self.is_membership_unannounced),
             count_before: std::mem::replace(&mut self.announced, count),
             count,
             members: presence.map_or_else(Vec::new, |presence| presence.take_unannounced(here)),

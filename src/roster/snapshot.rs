@@ -239,7 +239,10 @@ impl Staging {
         let begins_at = self.begins_at;
         self.later.retain(|(number, _)| *number > begins_at);
         let first = self.later.front().map(|(number, _)| *number);
-        if ends_at > begins_at && first.is_some_and(|first| first > begins_at + 1) {
+        if first.is_some_and(|first| first > begins_at + 1) {
+            // What was announced since is kept: the next snapshot may need it.
+            self.snapshot = None;
+            self.ends_at = None;
             return Staged::Void;
         }
         let stands_for = self.later.back().map_or(begins_at, |(number, _)| *number);
@@ -253,3 +256,6 @@ impl Staging {
         Staged::Whole(stands_for, whole)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,8 +13,10 @@ use tokio::sync::Notify;
 
 use crate::adapter::NodeId;
 use crate::hub::Hub;
+use crate::hub::cache::CachedEvent;
 use crate::hub::channel::{Channel, ChannelState, Unannounced};
 use crate::hub::namespace::Namespace;
+use crate::hub::presence::UnannouncedMember;
 use crate::node::Node;
 use crate::relay::{Origin, Stamp};
 use crate::roster::clock::Clock;
@@ -102,7 +104,7 @@ impl Announcer {
         channel: &Arc<Channel>,
         state: &mut ChannelState,
     ) {
-        if state.mark_unannounced() {
+        if state.mark_membership() {
             self.remember(namespace, channel);
         }
     }
@@ -114,7 +116,7 @@ impl Announcer {
         channel: &Arc<Channel>,
         state: &mut ChannelState,
     ) {
-        if state.mark_cache_unannounced() {
+        if state.mark_cached() {
             self.remember(namespace, channel);
         }
     }
@@ -171,38 +173,32 @@ impl Announcer {
         let Some(name) = channel.name() else { return };
         let (app, channel): (Arc<str>, Arc<str>) = (namespace.app.id().into(), name.as_str().into());
         let Unannounced {
+            is_membership,
             count_before,
             count,
             members,
             cached,
         } = unannounced;
         digest.count(&app, &channel, count_before, count);
-        for member in &members {
-            digest.member(
-                &app,
-                &channel,
-                &member.user_id,
-                member.was_here,
-                member.claim.is_some(),
-            );
+        for UnannouncedMember {
+            user_id,
+            was_here,
+            claim,
+        } in &members
+        {
+            digest.member(&app, &channel, user_id, *was_here, claim.is_some());
         }
-        // Who came and went meanwhile was never there, as far as the others know.
-        let is_news =
-            |member: &crate::hub::presence::UnannouncedMember| member.was_here || member.claim.is_some();
-        let members: Vec<_> = members
-            .into_iter()
-            .filter(is_news)
-            .map(|member| MemberEntry {
+        if is_membership {
+            let member = |member: UnannouncedMember| MemberEntry {
                 user_id: member.user_id,
                 claim: member.claim,
-            })
-            .collect();
-        if count != count_before || !members.is_empty() {
+            };
+            // Also who came and went meanwhile: a snapshot that is under way may have seen them.
             pieces.push(&Entry::Channel {
                 app: app.clone(),
                 channel: channel.clone(),
                 count,
-                members,
+                members: members.into_iter().map(member).collect(),
             });
         }
         if let Some(event) = cached.filter(|event| event.expires > now) {
@@ -212,12 +208,7 @@ impl Announcer {
 }
 
 /// What is said of a cached event at this moment.
-pub(super) fn cached_entry(
-    app: Arc<str>,
-    channel: Arc<str>,
-    event: crate::hub::cache::CachedEvent,
-    now: Instant,
-) -> Entry {
+pub(super) fn cached_entry(app: Arc<str>, channel: Arc<str>, event: CachedEvent, now: Instant) -> Entry {
     let left = event.expires.saturating_duration_since(now);
     Entry::Cached {
         app,

@@ -264,3 +264,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
