@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::link::{Fault, Handle, Keeper, Owned, Pushes, Signs};
 use super::names::Names;
-use super::topology::Topology;
-use super::url::Address;
+use super::status::ServerId;
+use super::topology::{Server, Topology};
 use super::wishes::{Ask, Due, Life, Wishes};
 use crate::adapter::{Sink, Topic, WishNumber};
 
@@ -50,11 +50,11 @@ impl Wished {
 
 /// What connections report.
 enum Report {
-    Up(Address, Handle),
-    Down(Address, Life),
+    Up(ServerId, Handle),
+    Down(ServerId, Life),
     Heard(Life, Topic),
     Left(Life, Topic),
-    Answered(Address, Life, Vec<Topic>, Result<Vec<Value>, Fault>),
+    Answered(ServerId, Life, Vec<Topic>, Result<Vec<Value>, Fault>),
 }
 
 /// One server, as this lane sees it.
@@ -79,7 +79,7 @@ pub(super) struct Hearing {
 struct Lane {
     hearing: Hearing,
     wishes: Wishes,
-    ears: BTreeMap<Address, Ear>,
+    ears: BTreeMap<ServerId, Ear>,
     report: mpsc::Sender<Report>,
 }
 
@@ -132,16 +132,16 @@ impl Hearing {
 impl Lane {
     async fn take(&mut self, report: Report) {
         match report {
-            Report::Up(address, handle) => {
-                if let Some(ear) = self.ears.get_mut(&address) {
+            Report::Up(server, handle) => {
+                if let Some(ear) = self.ears.get_mut(&server) {
                     ear.handle = Some(handle);
                     ear.is_asked = false;
                     ear.rest_until = None;
                     self.wishes.look_again();
                 }
             }
-            Report::Down(address, life) => {
-                let ear = self.ears.get_mut(&address);
+            Report::Down(server, life) => {
+                let ear = self.ears.get_mut(&server);
                 if let Some(ear) = ear.filter(|ear| ear.life() == Some(life)) {
                     ear.handle = None;
                     let lost = self.wishes.down(life);
@@ -159,12 +159,12 @@ impl Lane {
                     self.lost(vec![topic]).await;
                 }
             }
-            Report::Answered(address, life, topics, replies) => {
+            Report::Answered(server, life, topics, replies) => {
                 let is_refused = self.wishes.answered(life, topics);
                 if is_refused {
-                    self.hearing.keeper.refused(&address, &replies);
+                    self.hearing.keeper.refused(server, &replies);
                 }
-                let ear = self.ears.get_mut(&address);
+                let ear = self.ears.get_mut(&server);
                 if let Some(ear) = ear.filter(|ear| ear.life() == Some(life)) {
                     ear.is_asked = false;
                     ear.rest_until = is_refused.then(|| Instant::now() + REFUSED_REST);
@@ -181,8 +181,8 @@ impl Lane {
 
     /// Connects to new servers, and leaves those that are none any more.
     async fn follow(&mut self, topology: &Topology) {
-        let is_here = |address: &Address| topology.servers.iter().any(|server| server.address == *address);
-        let gone: Vec<_> = self.ears.extract_if(.., |address, _| !is_here(address)).collect();
+        let is_here = |id| topology.servers.iter().any(|server| server.id == id);
+        let gone: Vec<_> = self.ears.extract_if(.., |id, _| !is_here(*id)).collect();
         for (_, ear) in gone {
             if let Some(life) = ear.life() {
                 let lost = self.wishes.down(life);
@@ -190,22 +190,22 @@ impl Lane {
             }
         }
         for server in &topology.servers {
-            if !self.ears.contains_key(&server.address) {
-                let ear = self.ear(&server.address);
-                self.ears.insert(server.address.clone(), ear);
+            if !self.ears.contains_key(&server.id) {
+                let ear = self.ear(server);
+                self.ears.insert(server.id, ear);
             }
         }
         self.wishes.look_again();
     }
 
-    fn ear(&self, address: &Address) -> Ear {
-        let (report, here) = (self.report.clone(), address.clone());
+    fn ear(&self, server: &Server) -> Ear {
+        let (report, id) = (self.report.clone(), server.id);
         let tell = move |life, handle: Option<Handle>| {
-            let (report, here) = (report.clone(), here.clone());
+            let report = report.clone();
             async move {
                 let told = match handle {
-                    Some(handle) => Report::Up(here, handle),
-                    None => Report::Down(here, life),
+                    Some(handle) => Report::Up(id, handle),
+                    None => Report::Down(id, life),
                 };
                 // The lane is gone: so is this task, soon.
                 let _ = report.send(told).await;
@@ -222,7 +222,7 @@ impl Lane {
             handle: None,
             is_asked: false,
             rest_until: None,
-            _kept: Owned::spawn(keeper.keep(address.clone(), pushes, tell)),
+            _kept: Owned::spawn(keeper.keep(id, server.address.clone(), pushes, tell)),
         }
     }
 
@@ -232,7 +232,7 @@ impl Lane {
         let ears = &self.ears;
         let owner = |topic| {
             let server = topology.owner(self.hearing.names.slot(topic))?;
-            ears.get(&topology.servers[server].address)?.life()
+            ears.get(&topology.servers[server].id)?.life()
         };
         let free = |life, more| {
             more < BATCH_MAX
@@ -244,7 +244,7 @@ impl Lane {
         self.lost(lost).await;
         for (life, asks) in asks {
             let mut ears = self.ears.iter_mut();
-            let Some((address, ear)) = ears.find(|(_, ear)| ear.life() == Some(life)) else {
+            let Some((server, ear)) = ears.find(|(_, ear)| ear.life() == Some(life)) else {
                 continue;
             };
             ear.is_asked = true;
@@ -263,13 +263,11 @@ impl Lane {
                 };
                 questions.cmd(command).arg(self.hearing.names.name(*topic));
             }
-            let (report, address) = (self.report.clone(), address.clone());
+            let (report, server) = (self.report.clone(), *server);
             tokio::spawn(async move {
                 let replies = handle.ask_all(&questions).await;
                 let topics = asks.into_iter().map(|(topic, _)| topic).collect();
-                let _ = report
-                    .send(Report::Answered(address, life, topics, replies))
-                    .await;
+                let _ = report.send(Report::Answered(server, life, topics, replies)).await;
             });
         }
     }

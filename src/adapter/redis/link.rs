@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::config::Login;
-use super::status::Status;
+use super::status::{ServerId, Status};
 use super::url::Address;
 use super::wishes::Life;
 
@@ -239,6 +239,7 @@ impl Keeper {
     /// is up, with what can be asked through it, and when it is not.
     pub(super) async fn keep<F: Future<Output = ()>>(
         self,
+        server: ServerId,
         address: Address,
         pushes: impl Fn(Life, Arc<Signs>) -> Pushes,
         tell: impl Fn(Life, Option<Handle>) -> F,
@@ -254,16 +255,16 @@ impl Keeper {
                         redis: link.redis.clone(),
                         signs: link.signs.clone(),
                     };
-                    self.status.up(&address, again);
+                    self.status.up(server, again);
                     again = true;
                     tell(life, Some(handle)).await;
                     let fault = link.watch().await;
-                    self.status.down(&address, &fault);
+                    self.status.down(server, &fault);
                     self.doubt.notify_one();
                     tell(life, None).await;
                 }
                 Err(fault) => {
-                    self.status.failed(&address, &fault);
+                    self.status.failed(server, &fault);
                     self.doubt.notify_one();
                 }
             }

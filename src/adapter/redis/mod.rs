@@ -37,9 +37,9 @@ use super::{Adapter, Lane, LinkHealth, Message, Sink, Topic, WishNumber};
 use hearing::{Hearing, Wished};
 use link::{Connector, Fault, Keeper, Owned};
 use names::Names;
-use status::Status;
+use status::{ServerId, Status};
 use topology::{Seeker, Topology};
-use url::{Address, Layout};
+use url::Layout;
 
 /// A batch waits no longer for its replies.
 const PUBLISH_MAX: Duration = Duration::from_secs(5);
@@ -172,7 +172,7 @@ impl Adapter for RedisAdapter {
                         accepted[place] = matches!(reply, Value::Int(_));
                     }
                 }
-                self.keeper.refused(&server.address, &replies);
+                self.keeper.refused(server.id, &replies);
             }
             accepted
         })
@@ -189,7 +189,7 @@ impl Adapter for RedisAdapter {
 
 impl Keeper {
     /// Looks for refusals among the replies: some say that the servers have changed, the others are told.
-    fn refused(&self, address: &Address, replies: &Result<Vec<Value>, Fault>) {
+    fn refused(&self, server: ServerId, replies: &Result<Vec<Value>, Fault>) {
         let refusals = replies.iter().flatten().filter_map(|reply| match reply {
             Value::ServerError(error) => Some(error),
             _ => None,
@@ -201,7 +201,7 @@ impl Keeper {
             ) {
                 self.doubt.notify_one();
             } else {
-                self.status.refused(address, &error.to_string());
+                self.status.refused(server, &error.to_string());
             }
         }
     }

@@ -6,6 +6,7 @@ use redis::{Pipeline, Value};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::link::{Fault, Handle, Keeper, Owned};
+use super::status::ServerId;
 use super::url::Address;
 
 /// One connection that publishes.
@@ -18,7 +19,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn open(keeper: Keeper, address: Address) -> Publisher {
+    pub(super) fn open(keeper: Keeper, server: ServerId, address: Address) -> Publisher {
         let current: Arc<Mutex<Option<Handle>>> = Arc::default();
         let told = current.clone();
         let tell = move |_, handle| {
@@ -28,7 +29,7 @@ impl Publisher {
         Publisher {
             current,
             free: Arc::new(Semaphore::new(1)),
-            _kept: Owned::spawn(keeper.keep(address, |_, _| Box::new(|_| {}), tell)),
+            _kept: Owned::spawn(keeper.keep(server, address, |_, _| Box::new(|_| {}), tell)),
         }
     }
 

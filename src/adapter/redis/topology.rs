@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::link::{Connector, Fault, Keeper, Signs};
 use super::publisher::Publisher;
 use super::slots::SLOTS;
+use super::status::ServerId;
 use super::url::{Address, Layout};
 
 /// So often the servers are looked up even when nobody doubts: a failover may be silent.
@@ -33,9 +34,10 @@ pub(super) struct Topology {
     found: Found,
 }
 
-/// One server that messages go through.
+/// One server that messages go through, for as long as it is one: who leaves and comes back is another.
 #[derive(Debug)]
 pub(super) struct Server {
+    pub(super) id: ServerId,
     pub(super) address: Address,
     /// One for each lane.
     pub(super) publishers: Vec<Publisher>,
@@ -111,14 +113,15 @@ impl Seeker {
     }
 
     fn publish(&self, found: Found, known: &Topology, topology: &watch::Sender<Arc<Topology>>) {
-        self.keeper.status.follow(found.servers.iter());
         let server = |address: &Address| {
             let mut known = known.servers.iter();
             let known = known.find(|server| server.address == *address);
             known.cloned().unwrap_or_else(|| self.server(address))
         };
         let servers: Vec<_> = found.servers.iter().map(server).collect();
-        if self.layout != Layout::Single {
+        let of_now: Vec<_> = servers.iter().map(|server| server.id).collect();
+        self.keeper.status.keep_only(&of_now);
+        if self.layout != Layout::Single && found.servers != known.found.servers {
             let names: Vec<_> = found.servers.iter().map(Address::to_string).collect();
             tracing::info!(servers = names.join(" "), "these are the servers of redis");
         }
@@ -126,8 +129,10 @@ impl Seeker {
     }
 
     fn server(&self, address: &Address) -> Arc<Server> {
-        let open = |_| Publisher::open(self.keeper.clone(), address.clone());
+        let id = self.keeper.status.add(address);
+        let open = |_| Publisher::open(self.keeper.clone(), id, address.clone());
         Arc::new(Server {
+            id,
             address: address.clone(),
             publishers: (0..self.lanes).map(open).collect(),
         })
@@ -215,32 +220,38 @@ fn master(answer: &Value) -> Option<Found> {
 /// does not know its own address is where it was asked.
 fn masters(answer: &Value, asked: &Address) -> Option<Found> {
     let Value::Array(ranges) = answer else { return None };
+    let read = ranges.iter().map(|range| slots_of_master(range, asked));
+    let mut ranges: Vec<_> = read.collect::<Option<_>>()?;
+    // Each server tells them in an order of its own.
+    ranges.sort_unstable();
     let mut found = Found::default();
-    for range in ranges {
-        let Value::Array(range) = range else { return None };
-        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &range[..] else {
-            return None;
-        };
-        let [host, Value::Int(port), ..] = &master[..] else {
-            return None;
-        };
-        let host = match host {
-            Value::BulkString(host) if host == b"?" => return None,
-            Value::BulkString(host) if !host.is_empty() => std::str::from_utf8(host).ok()?.to_owned(),
-            _ => asked.host.clone(),
-        };
-        let port = u16::try_from(*port).ok().filter(|port| *port > 0)?;
-        let address = Address { host, port };
-        let slot = |slot: i64| u16::try_from(slot).ok().filter(|slot| *slot < SLOTS);
+    for (first, last, address) in ranges {
         let known = found.servers.iter().position(|known| *known == address);
         let server = known.unwrap_or_else(|| {
             found.servers.push(address);
             found.servers.len() - 1
         });
-        found.slots.push((slot(*first)?, slot(*last)?, server));
+        found.slots.push((first, last, server));
     }
-    found.slots.sort_unstable();
     (!found.slots.is_empty()).then_some(found)
+}
+
+fn slots_of_master(range: &Value, asked: &Address) -> Option<(u16, u16, Address)> {
+    let Value::Array(range) = range else { return None };
+    let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &range[..] else {
+        return None;
+    };
+    let [host, Value::Int(port), ..] = &master[..] else {
+        return None;
+    };
+    let host = match host {
+        Value::BulkString(host) if host == b"?" => return None,
+        Value::BulkString(host) if !host.is_empty() => std::str::from_utf8(host).ok()?.to_owned(),
+        _ => asked.host.clone(),
+    };
+    let port = u16::try_from(*port).ok().filter(|port| *port > 0)?;
+    let slot = |slot: i64| u16::try_from(slot).ok().filter(|slot| *slot < SLOTS);
+    Some((slot(*first)?, slot(*last)?, Address { host, port }))
 }
 
 #[cfg(test)]
@@ -280,13 +291,13 @@ mod tests {
         ]);
         let found = masters(&answer, &asked()).expect("understood");
         let servers: Vec<_> = found.servers.iter().map(Address::to_string).collect();
-        assert_eq!(servers, ["b:2", "a:1", "asked:3"]);
+        assert_eq!(servers, ["a:1", "b:2", "asked:3"]);
         let topology = Topology {
             servers: Vec::new(),
             found,
         };
         let owners = [0, 99, 100, 150, 151, 199, 200, 7999, 8000, 16_383].map(|slot| topology.owner(slot));
-        let (a, b, asked) = (Some(1), Some(0), Some(2));
+        let (a, b, asked) = (Some(0), Some(1), Some(2));
         assert_eq!(owners, [a, a, b, b, None, None, asked, asked, b, b]);
     }
 
