@@ -245,6 +245,7 @@ impl ChannelState {
         let is_forgotten = |extras: &Extras| extras.cached.is_none() && extras.watched.is_forgotten();
         self.here() == 0
             && self.elsewhere.is_empty()
+            && self.user_count() == 0
             && !self.is_unannounced
             && self.extras.as_deref().is_none_or(is_forgotten)
     }

@@ -84,11 +84,7 @@ impl Hub {
             let found = namespace.stripe(topic).get(topic).cloned();
             let channel = found.unwrap_or_else(|| {
                 let new = Arc::new(Channel::new(topic.clone(), namespace.metrics.clone()));
-                namespace
-                    .stripe(topic)
-                    .entry(topic.clone())
-                    .or_insert(new)
-                    .clone()
+                namespace.stripe(topic).list(new)
             });
             if let Some(answer) = self.step(namespace, &channel, &mut step) {
                 return answer;

@@ -1,7 +1,8 @@
 //! One app: its channels, spread over stripes so that shards rarely meet at the same lock.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cache::CacheIndex;
@@ -14,7 +15,54 @@ use crate::metrics::AppMetrics;
 /// A power of two well above the number of shards that look at once.
 pub const STRIPES: usize = 64;
 
-type Stripe = HashMap<Topic, Arc<Channel>>;
+/// A channel in the directory, found by its name. The name is not there twice, for there may be millions.
+#[derive(Debug)]
+pub(super) struct Listed(Arc<Channel>);
+
+impl Borrow<Topic> for Listed {
+    fn borrow(&self) -> &Topic {
+        &self.0.topic
+    }
+}
+
+impl PartialEq for Listed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.topic == other.0.topic
+    }
+}
+
+impl Eq for Listed {}
+
+impl Hash for Listed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.topic.hash(state);
+    }
+}
+
+/// Some channels of an app.
+#[derive(Debug, Default)]
+pub(super) struct Stripe(HashSet<Listed>);
+
+impl Stripe {
+    /// The channel with this name.
+    pub(super) fn get(&self, topic: &Topic) -> Option<&Arc<Channel>> {
+        self.0.get(topic).map(|listed| &listed.0)
+    }
+
+    /// Lists a channel, unless there is one with its name. The answer is the one that is there now.
+    pub(super) fn list(&mut self, channel: Arc<Channel>) -> Arc<Channel> {
+        let known = self.get(&channel.topic).cloned();
+        known.unwrap_or_else(|| {
+            self.0.insert(Listed(channel.clone()));
+            channel
+        })
+    }
+
+    /// Takes a channel out.
+    pub(super) fn remove(&mut self, topic: &Topic) {
+        self.0.remove(topic);
+    }
+}
 
 /// One app's part of the directory.
 #[derive(Debug)]
@@ -57,7 +105,7 @@ impl Namespace {
         let stripe = self.stripes[stripe]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        stripe.values().cloned().collect()
+        stripe.0.iter().map(|listed| listed.0.clone()).collect()
     }
 
     /// Another node has so many sockets of this app.

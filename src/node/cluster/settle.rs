@@ -49,6 +49,8 @@ pub struct Settling {
     others: Vec<Entry>,
     /// Where there may be something of the node that it does not have any more.
     places: Vec<(Arc<Namespace>, usize)>,
+    /// The rest of the place that is being looked at.
+    place: Option<(Arc<Namespace>, std::vec::IntoIter<Arc<Channel>>)>,
     /// Channels that have had their slice.
     unfinished: VecDeque<(Instant, Arc<Namespace>, ChannelName, Share)>,
     later: Vec<Entry>,
@@ -84,6 +86,7 @@ impl Settling {
             apps,
             others,
             places: namespaces.into_iter().flat_map(stripes).collect(),
+            place: None,
             unfinished: VecDeque::new(),
             later: Vec::new(),
             later_bytes: 0,
@@ -115,30 +118,43 @@ impl Settling {
     /// Goes a step further. `digest` is that of all that is known of the node.
     pub fn step(&mut self, node: &Node, digest: &mut Digest, now: Instant) -> Settled {
         let mut hearing = node.hear(self.peer, digest, now);
-        for entry in self.others.drain(..) {
-            self.ignored += u64::from(!hearing.entry(&entry));
-        }
-        if let Some((namespace, stripe)) = self.places.pop() {
-            for channel in namespace.channels_of(stripe) {
-                self.look_at(&mut hearing, node, &namespace, &channel, now);
-            }
+        if !self.others.is_empty() {
+            let some = self.others.drain(..self.others.len().min(CHANNELS_MAX));
+            self.ignored += some.map(|entry| u64::from(!hearing.entry(&entry))).sum::<u64>();
             return Settled::Soon;
         }
-        if self.add_the_rest(&mut hearing, node, now) {
+        if self.look_around(&mut hearing, node, now) || self.add_the_rest(&mut hearing, node, now) {
             return Settled::Soon;
         }
-        while let Some((at, ..)) = self.unfinished.front() {
-            if *at > now {
-                return Settled::At(*at);
-            }
-            if let Some((_, namespace, name, share)) = self.unfinished.pop_front() {
-                self.bring(&mut hearing, node, &namespace, name, share, now);
-            }
+        match self.unfinished.front() {
+            Some((at, ..)) if *at > now => return Settled::At(*at),
+            _ => {}
+        }
+        if let Some((_, namespace, name, share)) = self.unfinished.pop_front() {
+            self.bring(&mut hearing, node, &namespace, name, share, now);
+            return Settled::Soon;
         }
         for entry in self.later.drain(..) {
             self.ignored += u64::from(!hearing.entry(&entry));
         }
         Settled::Done
+    }
+
+    /// Channels that are in the directory. True if there were some.
+    fn look_around(&mut self, hearing: &mut Hearing<'_>, node: &Node, now: Instant) -> bool {
+        let next = || {
+            let (namespace, stripe) = self.places.pop()?;
+            let channels = namespace.channels_of(stripe);
+            Some((namespace, channels.into_iter()))
+        };
+        let Some((namespace, mut channels)) = self.place.take().or_else(next) else {
+            return false;
+        };
+        for channel in channels.by_ref().take(CHANNELS_MAX) {
+            self.look_at(hearing, node, &namespace, &channel, now);
+        }
+        self.place = Some((namespace, channels)).filter(|(_, channels)| channels.len() > 0);
+        true
     }
 
     /// A channel that is in the directory: if it holds something of the node, that is to be what the node has.

@@ -1,6 +1,8 @@
 //! Several nodes in one process, and a bus between them that delays, repeats and loses: what the subscribers of each
 //! node see of the members.
 
+mod news;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
@@ -23,7 +25,7 @@ use crate::protocol::channel_name::ChannelName;
 use crate::protocol::presence::Member;
 use crate::roster::delta;
 use crate::roster::digest::Digest;
-use crate::roster::snapshot::{Chunk, Staged, Staging};
+use crate::roster::snapshot::{Chunk, Staged, Staging, Whole};
 
 const NODES: usize = 3;
 const CHANNELS: [&str; 3] = ["presence-a", "presence-b", "plain"];
@@ -82,6 +84,7 @@ impl Machine {
     fn new(index: usize) -> Machine {
         let config = AppConfig {
             watchlist: true,
+            presence_members_max: 1_000,
             subscription_count_events: true,
             ..AppConfig::demo()
         };
