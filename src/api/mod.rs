@@ -21,14 +21,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
-use hyper::header::{EXPECT, HeaderMap};
+use hyper::header::{EXPECT, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
 use crate::app::App;
-use crate::node::{Busy, Node};
+use crate::node::{Busy, Cluster, Node};
 use crate::protocol::path::below_prefix;
 use auth::Signed;
 use channels::{ChannelQuery, ListQuery};
@@ -43,6 +43,11 @@ const PARSE_HERE_BYTES_MAX: usize = 64 * 1024;
 
 /// How long the rest of a refused request is waited for, so that its sender can read why it was refused.
 const DISCARD_FOR: Duration = Duration::from_secs(2);
+
+/// Told to who publishes while other nodes hear of it later than they should.
+const RELAY: HeaderName = HeaderName::from_static("x-fanwire-relay");
+/// See [`RELAY`].
+const BEHIND: HeaderValue = HeaderValue::from_static("behind");
 
 const DONE: Bytes = Bytes::from_static(b"{}");
 
@@ -89,10 +94,13 @@ impl Api {
                 let received = self.receive(&app, &head, &mut body).await;
                 let received_bytes = received.as_ref().map_or(0, Bytes::len);
                 let answered = match received {
-                    Ok(body) => self.call(&app, call, &head, body).await,
+                    Ok(body) => self.call(&app, &call, &head, body).await,
                     Err(refusal) => Err(refusal),
                 };
-                let answer = answered.map_or_else(refused, error::json);
+                let mut answer = answered.map_or_else(refused, error::json);
+                if call.is_relayed() && self.node.cluster().is_some_and(Cluster::is_behind) {
+                    answer.headers_mut().insert(RELAY, BEHIND);
+                }
                 let sent_bytes = answer.body().size_hint().lower();
                 self.node
                     .namespace(&app)
@@ -139,7 +147,7 @@ impl Api {
     async fn call(
         &self,
         app: &Arc<App>,
-        call: Call<'_>,
+        call: &Call<'_>,
         head: &Parts,
         body: Bytes,
     ) -> Result<Bytes, ApiError> {
@@ -154,22 +162,22 @@ impl Api {
                     .await
             }
             Call::Channel(name) => {
-                let query = ChannelQuery::parse(&name, query, &app.limits)?;
+                let query = ChannelQuery::parse(name, query, &app.limits)?;
                 Ok(query.answer(&self.node.channel(app, &query.name)))
             }
             Call::ChannelUsers(name) => {
-                let query = UsersQuery::parse(&name, query, &app.limits)?;
+                let query = UsersQuery::parse(name, query, &app.limits)?;
                 let (node, app) = (Arc::clone(&self.node), Arc::clone(app));
                 self.aside(move || query.answer(&node.members(&app, &query.name)))
                     .await
             }
-            Call::Connections => Ok(connections_answer(self.node.connections(app))),
+            Call::Connections => Ok(connections_answer(app.connections_everywhere())),
             Call::TerminateUser(id) => {
-                self.node.terminate_user(app, &id);
+                self.node.terminate_user(app, id);
                 Ok(DONE)
             }
             Call::ReconnectUser(id) => {
-                self.node.reconnect_user(app, &id);
+                self.node.reconnect_user(app, id);
                 Ok(DONE)
             }
         }
@@ -359,7 +367,7 @@ mod tests {
                 .expect("a valid event");
             let mut headers = HeaderMap::new();
             if let Some(header) = header {
-                let value = hyper::header::HeaderValue::from_bytes(header.as_bytes()).expect("a legal value");
+                let value = HeaderValue::from_bytes(header.as_bytes()).expect("a legal value");
                 headers.insert("x-idempotency-key", value);
             }
             let found = idempotency_key(&headers, &trigger);

@@ -63,6 +63,11 @@ fn call<'a>(segments: &[&'a str]) -> Result<Call<'a>, ApiError> {
 }
 
 impl Call<'_> {
+    /// Whether other nodes have to hear of it.
+    pub(super) fn is_relayed(&self) -> bool {
+        self.method() == "POST"
+    }
+
     fn method(&self) -> &'static str {
         match self {
             Call::Event | Call::Batch | Call::TerminateUser(_) | Call::ReconnectUser(_) => "POST",

@@ -142,9 +142,19 @@ impl App {
         Admission::take(self)
     }
 
-    /// Connections admitted and not yet gone.
+    /// Connections admitted on this node and not yet gone.
     pub fn connections(&self) -> usize {
         self.connections.taken()
+    }
+
+    /// Connections on all nodes of the cluster, as far as the others said.
+    pub fn connections_everywhere(&self) -> usize {
+        self.connections.taken() + self.connections.elsewhere()
+    }
+
+    /// The other nodes have so many connections: they count against the quota.
+    pub fn set_connections_elsewhere(&self, connections: usize) {
+        self.connections.set_elsewhere(connections);
     }
 }
 

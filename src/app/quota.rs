@@ -9,6 +9,8 @@ use super::App;
 #[derive(Debug)]
 pub(super) struct Quota {
     taken: AtomicUsize,
+    /// Taken on other nodes, as far as they said.
+    elsewhere: AtomicUsize,
     max: usize,
 }
 
@@ -16,6 +18,7 @@ impl Quota {
     pub(super) fn new(max: usize) -> Quota {
         Quota {
             taken: AtomicUsize::new(0),
+            elsewhere: AtomicUsize::new(0),
             max,
         }
     }
@@ -24,9 +27,19 @@ impl Quota {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Relaxed is enough: the count guards no other memory, and each step is one atomic change of it.
+    pub(super) fn elsewhere(&self) -> usize {
+        self.elsewhere.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_elsewhere(&self, taken: usize) {
+        self.elsewhere.store(taken, Ordering::Relaxed);
+    }
+
+    /// Relaxed is enough: the count guards no other memory, and each step is one atomic change of it. Exact on this
+    /// node; what other nodes take is known as of their last announcement.
     fn take(&self) -> bool {
-        let more = |taken| (taken < self.max).then_some(taken + 1);
+        let max = self.max.saturating_sub(self.elsewhere());
+        let more = |taken| (taken < max).then_some(taken + 1);
         self.taken
             .try_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .is_ok()

@@ -112,14 +112,7 @@ impl Namespace {
     pub fn set_connections_elsewhere(&self, node: NodeId, count: u32) {
         let mut elsewhere = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         elsewhere.set(node, count);
-    }
-
-    /// Sockets of this app on all other nodes, as far as they said.
-    pub fn connections_elsewhere(&self) -> usize {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .total()
+        self.app.set_connections_elsewhere(elsewhere.total());
     }
 
     pub(super) fn cache(&self) -> MutexGuard<'_, CacheIndex> {

@@ -96,11 +96,6 @@ impl Node {
     pub fn namespace(&self, app: &Arc<App>) -> Arc<Namespace> {
         self.hub.namespace(app, &self.metrics)
     }
-
-    /// Sockets that are connected to this app.
-    pub fn connections(&self, app: &App) -> usize {
-        app.connections()
-    }
 }
 
 /// Pushes one frame to every shard with a subscriber; called under the channel's lock.

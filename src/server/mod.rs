@@ -329,7 +329,7 @@ fn admin_state(node: &Arc<Node>, health: &Arc<Health>, live: &LiveBytes) -> Admi
 fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
     let apps = node.apps().iter().map(|app| AppSnapshot {
         app_id: app.id().into(),
-        connected: node.connections(app) as u64,
+        connected: app.connections() as u64,
         active_channels: node.occupied_channels(app) as u64,
     });
     Snapshot {

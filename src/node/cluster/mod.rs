@@ -22,7 +22,7 @@ pub mod settle;
 mod share;
 mod upkeep;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -103,6 +103,8 @@ pub struct Cluster {
     asking: mpsc::Sender<NodeId>,
     runtime: Handle,
     announced: Mutex<Announced>,
+    /// Looked at now and then, since it is asked for with each trigger.
+    is_behind: AtomicBool,
     /// Events of other nodes that the shards could not take.
     dropped_busy: AtomicU64,
     malformed: AtomicU64,
@@ -181,6 +183,7 @@ impl Cluster {
             asking,
             runtime: Handle::current(),
             announced: Mutex::default(),
+            is_behind: AtomicBool::new(false),
             dropped_busy: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             config,

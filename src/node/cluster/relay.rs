@@ -116,8 +116,12 @@ impl Cluster {
         }
     }
 
-    /// Whether what is published now reaches other nodes later than it should.
+    /// Whether what is published now reaches other nodes later than it should, as of a moment ago.
     pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn looks_behind(&self) -> bool {
         let now = super::now();
         !self.is_up() || self.lanes.iter().any(|lane| lane.ring().is_behind(now))
     }

@@ -15,6 +15,9 @@ use crate::node::Node;
 /// How often rings and interests are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Each so many looks all is announced that nobody has marked.
+const LOOKS_PER_ANNOUNCEMENT: u32 = 4;
+
 /// Tells the other nodes what has changed here, for ever.
 pub(super) async fn announce(node: Arc<Node>) {
     let Some(announcer) = &node.announcer else { return };
@@ -35,8 +38,13 @@ pub(super) async fn keep_up(node: Arc<Node>) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut was_up = true;
-    loop {
+    for look in 0_u32.. {
         looks.tick().await;
+        cluster.is_behind.store(cluster.looks_behind(), Ordering::Relaxed);
+        if look.is_multiple_of(LOOKS_PER_ANNOUNCEMENT) {
+            // Connections are no news of their own.
+            node.announce_now();
+        }
         let is_up = cluster.is_up();
         if is_up != was_up {
             was_up = is_up;
