@@ -186,7 +186,7 @@ async fn a_restarted_server_is_heard_again() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(node.publish(CHANNELS, ["x".to_owned()]).await, [false]);
-    assert!(begun.elapsed() < Duration::from_secs(3), "refused at once");
+    assert!(begun.elapsed() < SOON, "refused at once");
     tokio::time::sleep(Duration::from_secs(2)).await;
     server.restart();
     let back = Instant::now();
@@ -373,7 +373,7 @@ async fn a_cluster_may_lose_a_master() {
     for topic in &of_others {
         node.pass(*topic, "meanwhile").await;
     }
-    assert!(killed.elapsed() < Duration::from_secs(3), "nobody was held up");
+    assert!(killed.elapsed() < SOON, "nobody was held up");
     for topic in &topics {
         node.passes(*topic, "after").await;
     }
@@ -397,11 +397,7 @@ async fn a_frozen_master_does_not_hold_up_the_others() {
         assert_eq!(node.publish(frozen, ["x".to_owned()]).await, [false]);
         node.passes(other, &number.to_string()).await;
     }
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "took {:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < SOON, "took {:?}", begun.elapsed());
     node.lost(frozen).await;
     servers[0].signal("-CONT");
     node.confirmed(frozen, 1).await;
