@@ -91,7 +91,7 @@ impl Ear {
             client.ask_for(channel, channel_data).await;
         }
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let mut stream = client.into_stream();
+        let mut stream = client.stream;
         let into = heard.clone();
         let task = tokio::spawn(async move {
             loop {

@@ -111,6 +111,13 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ledger::judge_known_cases();
+    // The thread is the case. The processes' logs say more than a backtrace of the test.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let what = panic.payload_as_str().unwrap_or("something else than a text");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        println!("  panics  {}: {what} ({place})", thread.name().unwrap_or("?"));
+    }));
 
     let soak = Soak {
         length: Duration::from_secs(arguments.seconds),

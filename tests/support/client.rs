@@ -24,7 +24,8 @@ pub(crate) enum Heard {
 
 /// A client that has been greeted.
 pub(crate) struct Client {
-    stream: WebSocketStream<TcpStream>,
+    /// The connection itself, for who wants to hear as it comes and without a deadline.
+    pub(crate) stream: WebSocketStream<TcpStream>,
     pub(crate) socket_id: String,
 }
 
@@ -216,11 +217,6 @@ impl Client {
     pub(crate) async fn whisper(&mut self, channel: &str, event: &str, data: impl Into<Value>) {
         self.say(&json!({ "event": event, "channel": channel, "data": data.into() }))
             .await;
-    }
-
-    /// The connection itself, for who wants to hear as it comes and without a deadline.
-    pub(crate) fn into_stream(self) -> WebSocketStream<TcpStream> {
-        self.stream
     }
 
     /// Says goodbye and waits for the end.
