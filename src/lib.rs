@@ -3,6 +3,8 @@
 //! The modules, in the order in which data flows (each may use those below it, never those above;
 //! `tests/tidy.rs` holds them to it):
 
+pub mod doctor;
+
 pub mod server;
 
 pub mod config;
@@ -22,6 +24,7 @@ pub mod app;
 pub mod limit;
 pub mod metrics;
 
+pub mod checkup;
 pub mod secret;
 
 pub mod protocol;

@@ -15,7 +15,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
-use fanwire::config::{Config, LogConfig, LogFormat, LogLevel};
+use fanwire::checkup::Report;
+use fanwire::config::{Config, ConfigError, LogConfig, LogFormat, LogLevel};
+use fanwire::doctor::examine;
 use fanwire::server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
@@ -44,6 +46,8 @@ enum Command {
     Serve,
     /// Print the resolved configuration as JSON, secrets redacted, or say all that is wrong with it
     CheckConfig,
+    /// Check everything that a node needs here: ports, limits, memory, certificates, the broker; say what to do
+    Doctor,
     /// Print the JSON schema of the configuration file: every setting, its meaning, default and range
     Schema,
 }
@@ -66,6 +70,7 @@ Examples:
   fanwire --config fanwire.json               what the file says
   FANWIRE_SERVER__PORT=7000 fanwire           the same on another port
   fanwire --config fanwire.json check-config  is it right, and what does it come to?
+  fanwire --config fanwire.json doctor        does this machine, and the broker, give what it needs?
   fanwire schema > fanwire.schema.json        for editors, and to read";
 
 /// Threads for all that is not a socket: admin, large API bodies, and what may be slow.
@@ -97,7 +102,35 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Doctor => doctor(load),
         Command::Schema => answer(&serde_json::to_string_pretty(&Config::schema())?),
+    }
+}
+
+/// Checks what the configuration asks for. A configuration that is wrong is the first finding, and the only one.
+fn doctor(load: impl FnOnce() -> Result<Config, ConfigError>) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    let mut report = Report::new(&mut out);
+    match load() {
+        Ok(config) => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start")?;
+            runtime.block_on(examine(&config, &mut report));
+        }
+        Err(error) => {
+            report.section("configuration");
+            for problem in &error.problems {
+                report.failure(problem.to_string(), "");
+            }
+        }
+    }
+    match report.end() {
+        Ok(0) => Ok(()),
+        Ok(_) => anyhow::bail!("not fit to be started like this"),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(error).context("cannot write the report"),
     }
 }
 

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, the lowest first. A module may use those of lower rank; modules of one rank do not know each other.
-const RANKS: [(&str, u32); 14] = [
+const RANKS: [(&str, u32); 16] = [
     ("protocol", 0),
     ("secret", 0),
+    ("checkup", 0),
     ("limit", 1),
     ("metrics", 1),
     ("adapter", 1),
@@ -19,6 +20,7 @@ const RANKS: [(&str, u32); 14] = [
     ("api", 5),
     ("config", 6),
     ("server", 7),
+    ("doctor", 8),
 ];
 
 /// A file this long is asked which noun wants to leave it.

@@ -47,7 +47,7 @@ use crate::node::{Cluster, Node};
 use crate::shard::{self, LiveBytes};
 
 /// Descriptors kept for API calls, the admin port and the process itself, beside sockets.
-const DESCRIPTORS_RESERVED: usize = 512;
+pub(crate) const DESCRIPTORS_RESERVED: usize = 512;
 /// How often it is looked whether there is room for more sockets, and how the cluster is.
 const LOOKS: Duration = Duration::from_secs(1);
 /// Above this share of the memory there is, `/accept-traffic` says no. Percent.

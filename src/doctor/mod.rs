@@ -1,0 +1,62 @@
+//! `fanwire doctor`: looks at everything that a node needs before it is started, one thing after the other, and says
+//! what to do about what is wrong.
+//!
+//! Nothing is changed: ports are tried and let go, and what is written to the broker is a few probes on topics that
+//! no node listens to. How a broker is checked is the business of its adapter; not here: what is right about settings
+//! by themselves, which loading them tells.
+
+mod machine;
+mod ports;
+
+use crate::adapter::config::Driver;
+use crate::checkup::Report;
+use crate::config::Config;
+
+/// Checks all that the configuration asks for.
+///
+/// # Panics
+/// Outside a tokio runtime with time and I/O.
+pub async fn examine(config: &Config, report: &mut Report<'_>) {
+    report.section("configuration");
+    configuration(config, report);
+    report.section("ports");
+    ports::examine(config, report).await;
+    report.section("machine");
+    machine::examine(config, report);
+    report.section("cluster");
+    cluster(config, report).await;
+}
+
+fn configuration(config: &Config, report: &mut Report<'_>) {
+    match config.development() {
+        true => report.note(format!(
+            "no app is configured: development mode, with the demo app, on {} only",
+            config.server.host
+        )),
+        false => {
+            let disabled = config.apps.iter().filter(|app| !app.enabled).count();
+            let disabled = match disabled {
+                0 => String::new(),
+                disabled => format!(", {disabled} of them switched off"),
+            };
+            report.good(format!("sound; apps: {}{disabled}", config.apps.len()));
+        }
+    }
+    if !config.admin.enabled {
+        report.warning(
+            "the admin port is switched off: nobody can scrape metrics",
+            "leave `admin.enabled` true, on a loopback or inner address",
+        );
+    }
+    report.note("this server does not speak TLS: no certificate of its own to check");
+}
+
+async fn cluster(config: &Config, report: &mut Report<'_>) {
+    match config.adapter.driver {
+        Driver::None => report.note(
+            "adapter.driver is none: this node is alone, so no broker is checked; more than one node needs redis or nats",
+        ),
+        Driver::Redis => report.note("not checked"),
+        Driver::Nats => report.note("not checked"),
+    }
+}
