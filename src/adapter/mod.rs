@@ -5,6 +5,7 @@
 //! broker. It promises little: at most once, and in order per sender and topic as long as a connection lives. All
 //! that is better than that is `relay`'s. Knows nothing of channels, of presence, of what the bytes mean.
 
+mod certificate;
 pub mod config;
 mod events;
 pub mod memory;

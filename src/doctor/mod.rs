@@ -9,6 +9,7 @@ mod machine;
 mod ports;
 
 use crate::adapter::config::Driver;
+use crate::adapter::redis;
 use crate::checkup::Report;
 use crate::config::Config;
 
@@ -56,7 +57,7 @@ async fn cluster(config: &Config, report: &mut Report<'_>) {
         Driver::None => report.note(
             "adapter.driver is none: this node is alone, so no broker is checked; more than one node needs redis or nats",
         ),
-        Driver::Redis => report.note("not checked"),
+        Driver::Redis => redis::checkup(&config.redis, &config.adapter, report).await,
         Driver::Nats => report.note("not checked"),
     }
 }

@@ -5,6 +5,7 @@
 //! connection hears is asked for topic by topic, and again after each loss (`wishes`, `hearing`): a client that does so
 //! by itself is not to be trusted where a server holds topics of several slots.
 
+mod checkup;
 mod config;
 mod hearing;
 mod link;
@@ -29,6 +30,7 @@ use redis::{Pipeline, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
+pub use checkup::checkup;
 pub use config::{RedisConfig, RedisFault};
 pub use url::RedisUrl;
 

@@ -55,7 +55,8 @@ fn trusted(config: &RedisConfig) -> Result<RootCertStore, RedisFault> {
     Ok(roots)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates in a PEM file: one at least.
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
         Ok(none) if none.is_empty() => Err(format!("{} holds no certificate", file.display())),

@@ -188,7 +188,7 @@ impl Seeker {
             Layout::Sentinel(name) => {
                 let mut command = cmd("SENTINEL");
                 command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-                (command, |answer, _| master(answer))
+                (command, |answer, _| found_master(answer))
             }
             _ => {
                 let mut command = cmd("CLUSTER");
@@ -200,20 +200,39 @@ impl Seeker {
 }
 
 /// Understands what a sentinel says: a host and a port, both as text.
-fn master(answer: &Value) -> Option<Found> {
+fn found_master(answer: &Value) -> Option<Found> {
+    Some(Found {
+        servers: vec![master(answer)?],
+        slots: Vec::new(),
+    })
+}
+
+/// The address that a sentinel names.
+pub(super) fn master(answer: &Value) -> Option<Address> {
     let Value::Array(parts) = answer else { return None };
     let [Value::BulkString(host), Value::BulkString(port)] = &parts[..] else {
         return None;
     };
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).ok();
-    let address = Address {
+    Some(Address {
         host: text(host)?,
         port: text(port)?.parse().ok()?,
-    };
-    Some(Found {
-        servers: vec![address],
-        slots: Vec::new(),
     })
+}
+
+/// Ranges of slots, each by its first and its last.
+pub(super) type Slots = Vec<(u16, u16)>;
+/// Servers with the slots they have.
+pub(super) type Masters = Vec<(Address, Slots)>;
+
+/// The masters that a server of a cluster names, each with the first and the last of its ranges of slots.
+pub(super) fn masters_with_slots(answer: &Value, asked: &Address) -> Option<Masters> {
+    let Found { servers, slots } = masters(answer, asked)?;
+    let with_slots = servers.into_iter().enumerate().map(|(place, server)| {
+        let own = slots.iter().filter(|(.., owner)| *owner == place);
+        (server, own.map(|(first, last, _)| (*first, *last)).collect())
+    });
+    Some(with_slots.collect())
 }
 
 /// Understands what a server of a cluster says: for each range of slots its master, then the replicas. A master that
@@ -317,9 +336,6 @@ mod tests {
             assert_eq!(master(&answer), None, "{answer:?}");
         }
         let named = Value::Array(vec![text("::1"), text("6380")]);
-        assert_eq!(
-            master(&named).expect("understood").servers[0].to_string(),
-            "[::1]:6380"
-        );
+        assert_eq!(master(&named).expect("understood").to_string(), "[::1]:6380");
     }
 }

@@ -1,0 +1,388 @@
+//! What `fanwire doctor` says of machines and brokers that are as they should be, and of those that are not.
+
+#[allow(dead_code, reason = "shared with the tests of the adapter, which need more")]
+#[path = "redis/servers.rs"]
+mod servers;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use servers::{Server, cluster, eventually, free_port};
+
+/// The report, and whether it ended well.
+struct Told {
+    text: String,
+    is_well: bool,
+}
+
+impl Told {
+    /// The line that holds `part` has this verdict, and so has the exit code.
+    fn says(&self, verdict: &str, part: &str) -> &Told {
+        let mut lines = self
+            .text
+            .lines()
+            .filter(|line| line.trim_start().starts_with(verdict));
+        assert!(
+            lines.any(|line| line.contains(part)),
+            "no {verdict} of `{part}`:\n{}",
+            self.text
+        );
+        assert!(
+            verdict != "FAILURE" || !self.is_well,
+            "failures fail:\n{}",
+            self.text
+        );
+        self
+    }
+
+    fn advises(&self, part: &str) -> &Told {
+        let mut advice = self
+            .text
+            .lines()
+            .filter(|line| line.trim_start().starts_with("->"));
+        assert!(
+            advice.any(|line| line.contains(part)),
+            "no advice of `{part}`:\n{}",
+            self.text
+        );
+        self
+    }
+
+    fn is_well(&self) -> &Told {
+        assert!(self.is_well && !self.text.contains("FAILURE"), "{}", self.text);
+        self
+    }
+}
+
+fn doctor(environment: &[(&str, &str)]) -> Told {
+    examined(&mut Command::new(env!("CARGO_BIN_EXE_fanwire")), environment)
+}
+
+fn examined(command: &mut Command, environment: &[(&str, &str)]) -> Told {
+    let output = command
+        .arg("doctor")
+        .env_clear()
+        .envs([("FANWIRE_SERVER__PORT", "0"), ("FANWIRE_ADMIN__PORT", "0")])
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts");
+    Told {
+        text: String::from_utf8(output.stdout).expect("a report is text"),
+        is_well: output.status.success(),
+    }
+}
+
+fn redis(url: &str, more: &[(&str, &str)]) -> Told {
+    let mut environment = vec![("FANWIRE_ADAPTER__DRIVER", "redis"), ("FANWIRE_REDIS__URL", url)];
+    environment.extend(more);
+    doctor(&environment)
+}
+
+fn at(server: &Server) -> String {
+    format!("redis://127.0.0.1:{}", server.port)
+}
+
+#[test]
+fn a_node_that_is_alone_needs_little() {
+    let told = doctor(&[]);
+    told.is_well()
+        .says("note", "adapter.driver is none")
+        .says("ok", "open files")
+        .says("ok", "of memory");
+}
+
+#[test]
+fn a_wrong_configuration_is_the_first_finding_and_the_only_one() {
+    let told = doctor(&[("FANWIRE_SERVER__PRT", "1"), ("FANWIRE_LOG__LEVEL", "loud")]);
+    told.says("FAILURE", "did you mean FANWIRE_SERVER__PORT?")
+        .says("FAILURE", "log.level");
+    assert!(!told.text.contains("ports"), "{}", told.text);
+}
+
+#[test]
+fn a_port_is_free_or_it_is_told_who_has_it() {
+    let port = free_port().to_string();
+    doctor(&[("FANWIRE_SERVER__PORT", &port)])
+        .is_well()
+        .says("ok", &format!("127.0.0.1:{port} is free"));
+
+    // Takes connections, and says nothing.
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = mute.local_addr().expect("an address").port().to_string();
+    doctor(&[("FANWIRE_SERVER__PORT", &port)])
+        .says("FAILURE", "taken by something that does not answer HTTP")
+        .advises(&format!("sport = :{port}"));
+
+    doctor(&[
+        ("FANWIRE_SERVER__HOST", "192.0.2.1"),
+        ("FANWIRE_APPS", APP),
+        ("FANWIRE_SERVER__PORT", &port),
+    ])
+    .says("FAILURE", "no address of this machine");
+}
+
+const APP: &str = r#"[{"id": "1", "key": "k", "secret": "a long random text"}]"#;
+
+#[test]
+fn a_fanwire_that_serves_already_is_known_by_its_answers() {
+    let (main, admin) = (free_port().to_string(), free_port().to_string());
+    let ports = [("FANWIRE_SERVER__PORT", &*main), ("FANWIRE_ADMIN__PORT", &*admin)];
+    let mut serving = Command::new(env!("CARGO_BIN_EXE_fanwire"))
+        .env_clear()
+        .envs(ports)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    eventually("it serves", || {
+        std::net::TcpStream::connect(("127.0.0.1", main.parse().expect("a port"))).is_ok()
+    });
+    let told = doctor(&ports);
+    serving.kill().expect("it runs");
+    serving.wait().expect("it ends");
+    told.is_well()
+        .says(
+            "note",
+            &format!("127.0.0.1:{main} is served by a Fanwire already"),
+        )
+        .says(
+            "note",
+            &format!("127.0.0.1:{admin} is served by a Fanwire already"),
+        );
+}
+
+#[test]
+fn limits_that_cannot_bear_what_is_asked_for_are_failures() {
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        "ulimit -n 600 && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_fanwire"),
+    ]);
+    examined(&mut shell, &[("FANWIRE_SERVER__SOCKETS_MAX", "1000")])
+        .says("FAILURE", "the limit of open files (600) bears 88")
+        .advises("raise the hard limit to 1512");
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        "ulimit -n 600 && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_fanwire"),
+    ]);
+    examined(&mut shell, &[])
+        .is_well()
+        .says("warning", "bears 88 sockets");
+}
+
+#[test]
+fn a_redis_that_gives_everything_is_well_and_nothing_is_left_there() {
+    let server = Server::start(&[]);
+    redis(&at(&server), &[])
+        .is_well()
+        .says("ok", "lets in the user `default`")
+        .says("ok", "is redis")
+        .says("ok", "the clocks")
+        .says("ok", "PUBLISH and SUBSCRIBE under `fanwire.` work")
+        .says("ok", "lets a node fall behind far enough")
+        .says("note", "under the prefix `fanwire`: 0");
+    assert_eq!(server.ask(&["DBSIZE"]).trim(), "0");
+    eventually("it hangs up", || {
+        server.ask(&["PUBSUB", "CHANNELS"]).trim().is_empty()
+    });
+}
+
+#[test]
+fn a_redis_that_is_not_there_is_told_apart_from_one_that_does_not_let_us_in() {
+    let nowhere = format!("redis://127.0.0.1:{}", free_port());
+    redis(&nowhere, &[])
+        .says("FAILURE", "cannot be reached")
+        .advises("does it run");
+
+    let server = Server::start(&["--requirepass", "hunter2"]);
+    redis(&at(&server), &[])
+        .says("FAILURE", "does not let us in")
+        .advises("tried without a password");
+    let told = redis(&at(&server), &[("FANWIRE_REDIS__PASSWORD", "hunter3")]);
+    told.says("FAILURE", "WRONGPASS")
+        .advises("tried with the password given");
+    assert!(!told.text.contains("hunter"), "no secret is told: {}", told.text);
+    redis(&at(&server), &[("FANWIRE_REDIS__PASSWORD", "hunter2")]).is_well();
+}
+
+#[test]
+fn rights_that_are_missing_are_named_and_granting_them_helps() {
+    let server = Server::start(&[]);
+    server.ask(&["ACL", "SETUSER", "node", "on", ">p", "-@all", "&other.*"]);
+    let url = format!("redis://node:p@127.0.0.1:{}", server.port);
+    redis(&url, &[])
+        .says("FAILURE", "refuses SUBSCRIBE")
+        .advises("ACL SETUSER node +publish +subscribe +unsubscribe &fanwire.*");
+    for right in ["+publish", "+subscribe", "+unsubscribe"] {
+        server.ask(&["ACL", "SETUSER", "node", right]);
+    }
+    redis(&url, &[])
+        .says("FAILURE", "access one of the channels")
+        .advises("&fanwire.*");
+    server.ask(&["ACL", "SETUSER", "node", "&fanwire.*"]);
+    redis(&url, &[])
+        .is_well()
+        .says("note", "may not ask for TIME")
+        .says("note", "may not ask for CONFIG GET client-output-buffer-limit");
+    redis(&url, &[("FANWIRE_ADAPTER__PREFIX", "blue")]).says("FAILURE", "under `blue.`");
+}
+
+#[test]
+fn a_redis_that_cuts_nodes_off_early_is_a_warning() {
+    let server = Server::start(&["--client-output-buffer-limit", "pubsub 1mb 512kb 10"]);
+    redis(&at(&server), &[])
+        .is_well()
+        .says("warning", "cuts a node off that is 1048576 bytes behind")
+        .advises("CONFIG SET client-output-buffer-limit");
+}
+
+#[test]
+fn a_replica_is_no_master_and_a_sentinel_is_no_server() {
+    let master = Server::start(&[]);
+    let port = master.port.to_string();
+    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {port}")]);
+    redis(&at(&replica), &[])
+        .says("FAILURE", "is a replica")
+        .advises("name the master");
+
+    let sentinels: Vec<_> = (0..3)
+        .map(|_| {
+            let sentinel = Server::start(&["--sentinel"]);
+            sentinel.ask(&["SENTINEL", "MONITOR", "mymaster", "127.0.0.1", &port, "2"]);
+            sentinel
+        })
+        .collect();
+    eventually("the sentinels know each other", || {
+        let mut sentinels = sentinels.iter();
+        sentinels.all(|sentinel| {
+            sentinel
+                .ask(&["SENTINEL", "CKQUORUM", "mymaster"])
+                .contains("OK 3 usable")
+        })
+    });
+    redis(&at(&sentinels[0]), &[])
+        .says("FAILURE", "is a sentinel")
+        .advises("redis-sentinel://");
+    let hosts: Vec<_> = sentinels
+        .iter()
+        .map(|sentinel| format!("127.0.0.1:{}", sentinel.port))
+        .collect();
+    let url = format!("redis-sentinel://{}/mymaster", hosts.join(","));
+    redis(&url, &[])
+        .is_well()
+        .says(
+            "ok",
+            &format!("3 of 3 sentinels name 127.0.0.1:{port} as the master; the quorum"),
+        )
+        .says("ok", "PUBLISH and SUBSCRIBE");
+    redis(&url.replace("mymaster", "other"), &[]).says("FAILURE", "knows no master named `other`");
+    redis(&format!("redis-sentinel://127.0.0.1:{port}/mymaster"), &[]).says("FAILURE", "is no sentinel");
+}
+
+#[test]
+fn every_master_of_a_cluster_is_probed() {
+    let servers = cluster(3, 0);
+    let url = format!(
+        "redis-cluster://127.0.0.1:{},127.0.0.1:{}",
+        servers[0].port, servers[2].port
+    );
+    let told = redis(&url, &[]);
+    told.is_well()
+        .says("ok", "3 masters cover all 16384 slots")
+        .says("warning", "a master without a replica");
+    for server in &servers {
+        told.says(
+            "ok",
+            &format!(
+                "127.0.0.1:{}: SPUBLISH and SSUBSCRIBE under `fanwire.` work",
+                server.port
+            ),
+        );
+    }
+    redis(&at(&servers[1]), &[])
+        .is_well()
+        .says("warning", "belongs to a redis cluster");
+
+    // The others notice after a while, the one that is asked for it cannot be reached at once.
+    let mut servers = servers;
+    servers[1].kill();
+    redis(&url, &[]).says(
+        "FAILURE",
+        &format!("127.0.0.1:{} cannot be reached", servers[1].port),
+    );
+
+    let alone = Server::start(&[]);
+    redis(&format!("redis-cluster://127.0.0.1:{}", alone.port), &[])
+        .says("FAILURE", "cluster support disabled")
+        .advises("redis.url is redis://");
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_told_before_it_does() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ])
+        .args([
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+            "-days",
+            "5",
+            "-subj",
+            "/CN=redis",
+        ])
+        .args([
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ])
+        .current_dir(&folder)
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("openssl runs").success());
+    let path = |name: &str| Path::join(folder.path(), name).display().to_string();
+    let port = free_port().to_string();
+    let mut server = Server::prepared(&[
+        "--port",
+        "0",
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &path("cert.pem"),
+        "--tls-key-file",
+        &path("key.pem"),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    server.port = port.parse().expect("a port");
+    server.restart();
+    let url = format!("rediss://127.0.0.1:{port}");
+    let ca_file = path("cert.pem");
+    redis(&url, &[("FANWIRE_REDIS__CA_FILE", &ca_file)])
+        .is_well()
+        .says("warning", "redis.ca_file: the certificate in")
+        .says("warning", "in 4 days")
+        .says("ok", "with TLS");
+    redis(&url, &[])
+        .says("FAILURE", "TLS fails")
+        .advises("redis.ca_file");
+    redis(&format!("redis://127.0.0.1:{port}"), &[])
+        .says("FAILURE", "does not let us in")
+        .advises("rediss");
+}
