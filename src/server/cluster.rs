@@ -109,16 +109,23 @@ impl Membership {
     }
 
     /// Says goodbye to the other nodes, so that they need not wait for the lease.
-    pub(super) async fn end(self) {
-        let Some(cluster) = self.node.cluster() else {
-            return;
-        };
+    pub(super) async fn end(mut self) {
+        let node = self.node.clone();
+        let Some(cluster) = node.cluster() else { return };
         let goodbye = async {
             cluster.leave().await;
-            let _ = self.stopped.await;
+            let _ = (&mut self.stopped).await;
         };
         // If nobody hears it the lease says the same, later.
         let _ = tokio::time::timeout(GOODBYE_MAX, goodbye).await;
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.node.cluster() {
+            cluster.end();
+        }
     }
 }
 

@@ -55,16 +55,26 @@ impl Early {
 
     /// When to look again: when something was announced, or the first has waited long enough. Never, if nothing waits.
     pub(super) async fn due(&self, peers: &Peers) {
-        let first = self.waiting.values().filter_map(|queue| queue.front());
-        match first.map(|(deadline, _)| *deadline).min() {
-            None => std::future::pending().await,
-            Some(deadline) => {
-                let applied = peers.applied.notified();
-                tokio::select! {
-                    () = applied => {}
-                    () = tokio::time::sleep_until(deadline.into()) => {}
+        // Made before the look, so that an announcement between the two is not missed.
+        let applied = peers.applied.notified();
+        let now = super::now();
+        let mut first = None;
+        for ((sender, _), queue) in &self.waiting {
+            let number = peers.number(*sender);
+            match queue.front() {
+                Some(next) if may_go(next, queue.len(), number, now) => return,
+                Some((deadline, _)) => {
+                    first = Some(first.map_or(*deadline, |first: Instant| first.min(*deadline)))
                 }
+                None => {}
             }
+        }
+        match first {
+            None => std::future::pending().await,
+            Some(deadline) => tokio::select! {
+                () = applied => {}
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            },
         }
     }
 
@@ -73,16 +83,18 @@ impl Early {
         let mut released = Vec::new();
         self.waiting.retain(|(sender, _), queue| {
             let number = peers.number(*sender);
-            let may_go = |queue: &VecDeque<(Instant, Envelope)>| {
-                queue.front().is_some_and(|(deadline, envelope)| {
-                    after(envelope) <= number || *deadline <= now || queue.len() > WAITING_MAX
-                })
-            };
-            while may_go(queue) {
+            while let Some(next) = queue.front()
+                && may_go(next, queue.len(), number, now)
+            {
                 released.extend(queue.pop_front().map(|(_, envelope)| (*sender, envelope)));
             }
             !queue.is_empty()
         });
         released
     }
+}
+
+/// Whether the first of so many that wait may go, where the sender's announcements are known up to this number.
+fn may_go((deadline, envelope): &(Instant, Envelope), waiting: usize, number: u64, now: Instant) -> bool {
+    after(envelope) <= number || *deadline <= now || waiting > WAITING_MAX
 }

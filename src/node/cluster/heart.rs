@@ -185,7 +185,7 @@ impl Cluster {
             state.number
         };
         let beat = Beat {
-            is_starting: !self.is_synced(),
+            is_starting: !self.has_synced(),
             is_leaving,
             is_ready: self.is_synced(),
             asks_heads: heart.asks_heads.swap(false, Ordering::Relaxed),
@@ -296,8 +296,8 @@ impl Node {
 impl Cluster {
     /// A node is gone: what it had is taken out.
     fn part(&self, peer: NodeId) {
-        self.peers.hand(peer, Work::Lose);
         let now = now();
+        self.peers.lose(peer, now);
         self.lanes
             .iter()
             .for_each(|lane| lane.positions().sender_lost(peer, now));

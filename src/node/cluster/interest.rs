@@ -131,8 +131,14 @@ impl Interests {
     }
 
     /// Looks at every topic: who has waited long enough, and what need not be heard any more. `all` admits everybody,
-    /// since the bus is known to be down.
-    pub(super) fn tick(&self, now: Instant, all: bool) -> (Vec<Waiter>, Vec<Wish>) {
+    /// since the bus is known to be down. `forget` is called for each topic that is given up, before anybody can want
+    /// it again.
+    pub(super) fn tick(
+        &self,
+        now: Instant,
+        all: bool,
+        mut forget: impl FnMut(Topic),
+    ) -> (Vec<Waiter>, Vec<Wish>) {
         let (mut admitted, mut wishes) = (Vec::new(), Vec::new());
         for topic in 0..self.topics.len() as u16 {
             let mut interest = self.of(topic);
@@ -155,6 +161,7 @@ impl Interests {
                 interest.is_confirmed = false;
                 interest.idle_since = None;
                 interest.number += 1;
+                forget(Topic::Channels(topic));
                 wishes.push(Wish {
                     topic: Topic::Channels(topic),
                     wanted: false,
@@ -226,13 +233,16 @@ mod tests {
     fn nobody_waits_longer_than_two_seconds_nor_while_the_bus_is_down() {
         let (interests, now) = (Interests::new(16), Instant::now());
         interests.enter(3, waiter(1), now);
-        assert_eq!(interests.tick(now + Duration::from_millis(1_999), false).0, []);
         assert_eq!(
-            interests.tick(now + Duration::from_millis(2_000), false).0,
+            interests.tick(now + Duration::from_millis(1_999), false, drop).0,
+            []
+        );
+        assert_eq!(
+            interests.tick(now + Duration::from_millis(2_000), false, drop).0,
             [waiter(1)]
         );
         interests.enter(3, waiter(2), now);
-        assert_eq!(interests.tick(now, true).0, [waiter(2)]);
+        assert_eq!(interests.tick(now, true, drop).0, [waiter(2)]);
     }
 
     #[test]
@@ -244,12 +254,20 @@ mod tests {
         interests.occupied(3);
         interests.occupied(3);
         interests.vacated(3, now);
-        assert_eq!(interests.tick(now + s(100), false).1, [], "one channel is left");
+        assert_eq!(
+            interests.tick(now + s(100), false, drop).1,
+            [],
+            "one channel is left"
+        );
         interests.vacated(3, now + s(100));
-        assert_eq!(interests.tick(now + s(129), false).1, []);
+        assert_eq!(interests.tick(now + s(129), false, drop).1, []);
         assert_eq!(interests.enter(3, waiter(2), now + s(129)), Entered::Heard);
-        assert_eq!(interests.tick(now + s(158), false).1, [], "somebody came to look");
-        assert_eq!(interests.tick(now + s(159), false).1, [wish(false, 2)]);
+        assert_eq!(
+            interests.tick(now + s(158), false, drop).1,
+            [],
+            "somebody came to look"
+        );
+        assert_eq!(interests.tick(now + s(159), false, drop).1, [wish(false, 2)]);
         assert_eq!(
             interests.enter(3, waiter(3), now + s(160)),
             Entered::Waits(Some(wish(true, 3)))

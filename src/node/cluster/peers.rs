@@ -24,6 +24,8 @@ const WAITING_MAX: usize = 4_096;
 const SHARE_BYTES_MAX: usize = 1 << 30;
 /// So many comparisons in a row must show a difference before a node's share counts as wrong.
 const DIFFERENCES_MAX: u32 = 3;
+/// So long the task of a node that is gone waits for it to come back.
+const LOST_KEPT: Duration = Duration::from_secs(600);
 /// How often it is looked whether a share that was asked for makes progress.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -45,8 +47,11 @@ pub(super) enum Work {
 /// One other node.
 #[derive(Debug)]
 struct Peer {
+    /// Its task ends when this is dropped.
     work: mpsc::Sender<Work>,
     known: Arc<Known>,
+    /// Since when it is gone, if it is.
+    lost: Option<Instant>,
 }
 
 /// How much is known of a node's share.
@@ -68,6 +73,7 @@ pub(super) struct Peers {
     /// When that was.
     changed: Mutex<Option<Instant>>,
     asked: AtomicU64,
+    has_synced: AtomicBool,
 }
 
 impl Peers {
@@ -82,6 +88,27 @@ impl Peers {
         if peer.work.try_send(work).is_err() {
             peer.known.has_missed.store(true, Ordering::Release);
         }
+    }
+
+    /// A node is gone: what it had is to be taken out.
+    pub(super) fn lose(&self, node: NodeId, now: Instant) {
+        self.hand(node, Work::Lose);
+        if let Some(peer) = self.peers().get_mut(&node) {
+            peer.lost = Some(now);
+        }
+    }
+
+    /// Forgets nodes that have been gone for long; what they had has been taken out by then.
+    pub(super) fn forget_lost(&self, now: Instant) {
+        self.peers().retain(|_, peer| {
+            let is_over = |lost| now.saturating_duration_since(lost) >= LOST_KEPT;
+            !peer.lost.is_some_and(is_over)
+        });
+    }
+
+    /// Ends the tasks of all nodes.
+    pub(super) fn end(&self) {
+        self.peers().clear();
     }
 
     /// Up to which announcement a node's share is known here.
@@ -129,8 +156,13 @@ impl Node {
             cluster
                 .runtime
                 .spawn(follow(self.clone(), peer, queue, known.clone()));
-            Peer { work, known }
+            Peer {
+                work,
+                known,
+                lost: None,
+            }
         });
+        met.lost = None;
         if met.work.try_send(Work::Ask).is_err() {
             met.known.has_missed.store(true, Ordering::Release);
         }
@@ -323,11 +355,20 @@ impl Follower<'_> {
 impl Cluster {
     /// Whether all is known that the nodes have which are heard.
     pub fn is_synced(&self) -> bool {
-        self.heart.has_heard_itself()
-            && self
-                .heart
-                .alive()
-                .into_iter()
-                .all(|peer| self.peers.is_whole(peer))
+        let alive = self.heart.alive();
+        let is_synced =
+            self.heart.has_heard_itself() && alive.into_iter().all(|peer| self.peers.is_whole(peer));
+        self.peers.has_synced.fetch_or(is_synced, Ordering::Relaxed);
+        is_synced
+    }
+
+    /// Whether that was ever so: this node is not one that has just started.
+    pub(super) fn has_synced(&self) -> bool {
+        self.peers.has_synced.load(Ordering::Relaxed)
+    }
+
+    /// Ends what the tasks have begun beside themselves.
+    pub fn end(&self) {
+        self.peers.end();
     }
 }

@@ -56,12 +56,11 @@ pub(super) async fn keep_up(node: Arc<Node>) {
             cluster.heart.compare_heads();
         }
         cluster.lanes.iter().for_each(|lane| lane.ring().trim(now()));
-        let (admitted, wishes) = cluster.interests.tick(now(), !is_up);
+        let forget = |topic: Topic| cluster.lane_of(topic).positions().forget(topic);
+        let (admitted, wishes) = cluster.interests.tick(now(), !is_up, forget);
         node.admit(admitted);
-        for wish in wishes {
-            cluster.lane_of(wish.topic).positions().forget(wish.topic);
-            cluster.tell(wish);
-        }
+        wishes.into_iter().for_each(|wish| cluster.tell(wish));
+        cluster.peers.forget_lost(now());
     }
 }
 
