@@ -1,12 +1,13 @@
 //! The cluster's tasks and threads, from the start to the goodbye.
 //!
-//! The heart has a thread of its own: whatever holds the others up, a node that lives says so. All else runs on the
-//! control runtime.
+//! They have threads of their own, so that a flood from other nodes holds up no probe and no request, and nothing here
+//! holds up the relay. The heart has one for itself: whatever the others do, a node that lives says so.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, EnterGuard, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -25,9 +26,46 @@ const LOOK: Duration = Duration::from_millis(500);
 /// So long a goodbye may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
+/// Threads for the adapter, the relay and the roster.
+const THREADS: usize = 2;
+
+/// The threads of the cluster's tasks, the heart aside.
+#[derive(Debug)]
+pub(super) struct Threads(Option<Runtime>);
+
+impl Threads {
+    pub(super) fn start() -> io::Result<Threads> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("relay")
+            .enable_all()
+            .build()?;
+        Ok(Threads(Some(runtime)))
+    }
+
+    /// What is spawned while the guard lives runs on these threads.
+    pub(super) fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.0.as_ref().map(Runtime::enter)
+    }
+}
+
+impl Drop for Threads {
+    /// A server is dropped where nothing may block.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Begins to connect to the broker that the configuration names, if it names one.
-pub(super) fn open(config: &Config) -> Result<Option<Link>, StartError> {
+pub(super) fn open(config: &Config) -> Result<Option<(Link, Threads)>, StartError> {
     let adapter = &config.adapter;
+    if adapter.driver == Driver::None {
+        return Ok(None);
+    }
+    let threads = Threads::start()?;
+    let on_threads = threads.enter();
     let (sink, events) = events(usize::from(adapter.connections), adapter.inbox_bytes_max);
     let (driver, adapter): (_, Arc<dyn Adapter>) = match adapter.driver {
         Driver::None => return Ok(None),
@@ -51,12 +89,14 @@ pub(super) fn open(config: &Config) -> Result<Option<Link>, StartError> {
             });
         }
     };
-    Ok(Some(Link {
+    let link = Link {
         driver,
         adapter,
         events,
         sink,
-    }))
+    };
+    drop(on_threads);
+    Ok(Some((link, threads)))
 }
 
 /// What joins a node to its cluster, as long as it lives.
@@ -65,6 +105,7 @@ pub(super) struct Membership {
     node: Arc<Node>,
     /// They end with it.
     _tasks: JoinSet<()>,
+    _threads: Threads,
     /// The heart stops when this is dropped.
     _stop: oneshot::Sender<()>,
     /// Resolves when it has stopped.
@@ -72,18 +113,17 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// Begins. To be called on the control runtime. The node is ready when it knows what the others have.
+    /// Begins. The node is ready when it knows what the others have.
     pub(super) fn begin(
         node: &Arc<Node>,
-        incoming: cluster::Incoming,
+        (incoming, threads): (cluster::Incoming, Threads),
         health: &Arc<Health>,
     ) -> io::Result<Membership> {
+        let on_threads = threads.enter();
         let cluster::Tasks { heart, others } = cluster::tasks(node, incoming);
         let (stop, stops) = oneshot::channel::<()>();
         let (stopping, stopped) = oneshot::channel::<()>();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("heart".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -100,9 +140,11 @@ impl Membership {
         }
         health.syncing(true);
         tasks.spawn(wait_for_others(node.clone(), health.clone()));
+        drop(on_threads);
         Ok(Membership {
             node: node.clone(),
             _tasks: tasks,
+            _threads: threads,
             _stop: stop,
             stopped,
         })

@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::admin::AdminState;
-use self::cluster::Membership;
+use self::cluster::{Membership, Threads};
 use self::health::{Health, Trouble};
 use self::http::Gate;
 use self::listener::Listening;
@@ -110,12 +110,17 @@ pub struct Server {
 impl Server {
     /// Binds and serves. To be called on the control runtime, a multi-thread one. Port 0 takes a free port.
     pub async fn start(config: Config) -> Result<Server, StartError> {
-        let link = cluster::open(&config)?;
-        Server::start_on(config, link).await
+        let joined = cluster::open(&config)?;
+        Server::start_joined(config, joined).await
     }
 
     /// As [`Server::start`], joined to other nodes by this link, whatever the configuration says.
-    pub async fn start_on(config: Config, link: Option<Link>) -> Result<Server, StartError> {
+    pub async fn start_on(config: Config, link: Link) -> Result<Server, StartError> {
+        let threads = Threads::start()?;
+        Server::start_joined(config, Some((link, threads))).await
+    }
+
+    async fn start_joined(config: Config, joined: Option<(Link, Threads)>) -> Result<Server, StartError> {
         let server = &config.server;
         let listener = bind(
             &server.host,
@@ -144,10 +149,12 @@ impl Server {
         let inboxes = Inboxes::new(shards, server.inbox_bytes_max);
         let apps = config.resolve_apps()?;
         let mut node = Node::new(apps, inboxes, metrics);
-        let joined = link.map(|link| Cluster::new(config.adapter.clone(), link));
-        let incoming = joined.map(|(cluster, incoming)| {
+        let incoming = joined.map(|(link, threads)| {
+            let on_threads = threads.enter();
+            let (cluster, incoming) = Cluster::new(config.adapter.clone(), link);
             node.join(cluster);
-            incoming
+            drop(on_threads);
+            (incoming, threads)
         });
         let node = Arc::new(node);
         let live = LiveBytes::default();

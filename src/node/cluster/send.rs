@@ -11,8 +11,10 @@ use crate::node::Node;
 
 /// So much is handed over at a time. More would only make what comes behind it wait. Bytes.
 const BATCH_BYTES: usize = 256 * 1024;
-/// The pause after something was not accepted.
+/// The pause after nothing was accepted: the broker is away.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a part was: one of several servers is away, and the topics of the others are not to wait for it.
+const PAUSE_OF_A_PART: Duration = Duration::from_millis(10);
 
 /// Sends what one lane's ring holds, for ever.
 pub(super) async fn send(node: Arc<Node>, index: adapter::Lane) {
@@ -24,6 +26,7 @@ pub(super) async fn send(node: Arc<Node>, index: adapter::Lane) {
             lane.to_send.notified().await;
             continue;
         }
+        let count = batch.len();
         let batch = batch.into_iter().map(|parcel| parcel.into_message(cluster.id));
         let accepted = cluster.adapter.publish(index, batch.collect()).await;
         let unaccepted = {
@@ -33,8 +36,10 @@ pub(super) async fn send(node: Arc<Node>, index: adapter::Lane) {
         };
         lane.unaccepted.store(unaccepted, Ordering::Relaxed);
         cluster.room.notify_waiters();
-        if !accepted.iter().all(|accepted| *accepted) {
-            tokio::time::sleep(PAUSE).await;
+        match accepted.iter().filter(|accepted| **accepted).count() {
+            0 => tokio::time::sleep(PAUSE).await,
+            part if part < count => tokio::time::sleep(PAUSE_OF_A_PART).await,
+            _ => {}
         }
     }
 }
