@@ -400,8 +400,9 @@ fn secrets_show_nowhere() {
         assert!(!refusal.contains(secret), "{refusal}");
     }
     let redis = json!({"url": format!("redis://:{secret}@localhost"), "sentinel_password": secret});
-    for driver in ["none", "redis"] {
-        let written = json!({"apps": apps, "adapter": {"driver": driver}, "redis": redis});
+    let nats = json!({"urls": [format!("nats://fan:{secret}@localhost")], "password": secret});
+    for driver in ["none", "redis", "nats"] {
+        let written = json!({"apps": apps, "adapter": {"driver": driver}, "redis": redis, "nats": nats});
         let output = Fanwire::new().with_config(&written).run(&["check-config"]);
         assert_eq!(output.status.success(), driver == "none");
         assert!(!(text(&output.stdout) + &text(&output.stderr)).contains(secret));

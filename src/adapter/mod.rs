@@ -9,8 +9,13 @@ mod certificate;
 pub mod config;
 mod events;
 pub mod memory;
+pub mod nats;
+mod owned;
 pub mod redis;
+mod tls;
 mod topic;
+mod wished;
+mod wishes;
 
 use std::fmt;
 use std::sync::Arc;

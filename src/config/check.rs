@@ -134,8 +134,9 @@ fn unreachable_nodes(config: &Config) -> Found {
         .map(section("adapter"))
         .collect();
     match config.adapter.driver {
-        Driver::None | Driver::Nats => {}
+        Driver::None => {}
         Driver::Redis => found.extend(config.redis.faults().into_iter().map(section("redis"))),
+        Driver::Nats => found.extend(config.nats.faults().into_iter().map(section("nats"))),
     }
     found
 }
@@ -240,6 +241,10 @@ mod tests {
                 json!({"adapter": {"driver": "redis"}, "redis": {"url": "redis://a/1"}}),
                 "redis.url",
             ),
+            (
+                json!({"adapter": {"driver": "nats"}, "nats": {"urls": ["a"]}}),
+                "nats.urls",
+            ),
             (json!({"admin": {"port": 6001}}), "admin.port"),
             (json!({"admin": {"port": 6001, "host": "0.0.0.0"}}), "admin.port"),
             (json!({"metrics": {"prefix": "a-b"}}), "metrics.prefix"),
@@ -268,9 +273,10 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_trouble_is_accepted() {
-        let in_order: [Value; 8] = [
+        let in_order: [Value; 9] = [
             json!({"adapter": {"prefix": "a-1.b_2"}}),
             json!({"redis": {"url": "not used"}}),
+            json!({"nats": {"urls": ["not used"]}}),
             json!({"admin": {"port": 6001, "host": "127.0.0.2"}}),
             json!({"admin": {"port": 6001, "enabled": false}}),
             json!({"admin": {"port": 0}, "server": {"port": 0}}),

@@ -32,6 +32,7 @@ pub use problem::{ConfigError, Problem};
 pub use server::ServerConfig;
 
 use crate::adapter::config::{AdapterConfig, Driver};
+use crate::adapter::nats::NatsConfig;
 use crate::adapter::redis::RedisConfig;
 use crate::app::{AppConfig, Apps};
 use crate::secret::Secret;
@@ -56,6 +57,8 @@ pub struct Config {
     pub adapter: AdapterConfig,
     /// Redis, for what is told to use it.
     pub redis: RedisConfig,
+    /// NATS, for what is told to use it.
+    pub nats: NatsConfig,
     /// The apps that are served. None at all is development mode: a demo app, on a loopback address only.
     pub apps: Vec<AppConfig>,
 }
@@ -157,15 +160,27 @@ fn read_secrets(config: &mut Config) -> Vec<(KeyPath, String)> {
         let key = || KeyPath::new("apps").index(index).key("secret_file");
         unread.extend(read_secret(&app.secret_file, &mut app.secret, "secret", key));
     }
-    if config.adapter.driver == Driver::Redis {
-        let RedisConfig {
-            password_file,
-            password,
-            ..
-        } = &mut config.redis;
-        unread.extend(read_secret(password_file, password, "password", || {
-            KeyPath::new("redis.password_file")
-        }));
+    let password = match config.adapter.driver {
+        Driver::None => None,
+        Driver::Redis => {
+            let RedisConfig {
+                password_file,
+                password,
+                ..
+            } = &mut config.redis;
+            Some((password_file, password, "redis.password_file"))
+        }
+        Driver::Nats => {
+            let NatsConfig {
+                password_file,
+                password,
+                ..
+            } = &mut config.nats;
+            Some((password_file, password, "nats.password_file"))
+        }
+    };
+    if let Some((file, password, key)) = password {
+        unread.extend(read_secret(file, password, "password", || KeyPath::new(key)));
     }
     unread
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::health::Health;
 use super::{StartError, vital};
 use crate::adapter::config::Driver;
+use crate::adapter::nats::NatsAdapter;
 use crate::adapter::redis::RedisAdapter;
 use crate::adapter::{Adapter, Link, events};
 use crate::config::Config;
@@ -67,26 +68,16 @@ pub(super) fn open(config: &Config) -> Result<Option<(Link, Threads)>, StartErro
     let threads = Threads::start()?;
     let on_threads = threads.enter();
     let (sink, events) = events(usize::from(adapter.connections), adapter.inbox_bytes_max);
+    let fault = |section| move |(key, text)| StartError::Adapter { section, key, text };
     let (driver, adapter): (_, Arc<dyn Adapter>) = match adapter.driver {
         Driver::None => return Ok(None),
         Driver::Redis => {
             let opened = RedisAdapter::open(&config.redis, adapter, sink.clone());
-            (
-                "redis",
-                Arc::new(opened.map_err(|(key, text)| StartError::Adapter {
-                    section: "redis",
-                    key,
-                    text,
-                })?),
-            )
+            ("redis", Arc::new(opened.map_err(fault("redis"))?))
         }
         Driver::Nats => {
-            let text = "is not built yet".to_owned();
-            return Err(StartError::Adapter {
-                section: "adapter",
-                key: "driver",
-                text,
-            });
+            let opened = NatsAdapter::open(&config.nats, adapter, sink.clone());
+            ("nats", Arc::new(opened.map_err(fault("nats"))?))
         }
     };
     let link = Link {

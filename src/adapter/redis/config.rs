@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::tls;
 use super::url::{Layout, Parts, RedisUrl};
+use crate::adapter::tls::{self, TlsFiles};
 use crate::secret::{REDACTED, Secret};
 
 /// Redis 7 or later, for whichever part of the server is told to use it.
@@ -146,9 +146,18 @@ impl RedisConfig {
             "is missing: `redis.key_file` needs its certificate",
         );
         if faults.is_empty() && parts.tls {
-            faults.extend(tls::client(self).err());
+            faults.extend(tls::client(&self.tls_files()).err());
         }
         faults
+    }
+
+    pub(super) fn tls_files(&self) -> TlsFiles<'_> {
+        TlsFiles {
+            section: "redis",
+            ca: self.ca_file.as_deref(),
+            certificate: self.cert_file.as_deref(),
+            key: self.key_file.as_deref(),
+        }
     }
 
     /// Who signs in to the servers.

@@ -1,22 +1,24 @@
 //! Hearing on one lane: one connection to each server, the wishes, and what is reported of them. One task does it, so
 //! that what it reports is in order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value, pipe};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::link::{Fault, Handle, Keeper, Owned, Pushes, Signs};
+use super::link::{Fault, Handle, Keeper, Pushes, Signs};
 use super::names::Names;
 use super::status::ServerId;
 use super::topology::{Server, Topology};
-use super::wishes::{Ask, Due, Life, Wishes};
-use crate::adapter::{Sink, Topic, WishNumber};
+use crate::adapter::owned::Owned;
+use crate::adapter::wished::Wished;
+use crate::adapter::wishes::{Ask, Due, Life, Wishes};
+use crate::adapter::{Sink, Topic};
 
 /// So many topics are asked about at once.
 const BATCH_MAX: usize = 1024;
@@ -24,29 +26,6 @@ const BATCH_MAX: usize = 1024;
 const REPORTS_MAX: usize = 65_536;
 /// After a refusal a server is left alone for so long.
 const REFUSED_REST: Duration = Duration::from_millis(250);
-
-/// Wishes that the task has not looked at yet: the last one of each topic.
-#[derive(Debug, Default)]
-pub(super) struct Wished {
-    topics: Mutex<HashMap<Topic, (bool, WishNumber)>>,
-    some: Notify,
-}
-
-impl Wished {
-    pub(super) fn want(&self, topic: Topic, wanted: bool, number: WishNumber) {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        let wish = topics.entry(topic).or_default();
-        if number >= wish.1 {
-            *wish = (wanted, number);
-        }
-        drop(topics);
-        self.some.notify_one();
-    }
-
-    fn take(&self) -> HashMap<Topic, (bool, WishNumber)> {
-        std::mem::take(&mut *self.topics.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// What connections report.
 enum Report {
@@ -105,7 +84,7 @@ impl Hearing {
                         lane.take(report).await;
                     }
                 }
-                () = wished.some.notified() => {
+                () = wished.some() => {
                     for (topic, (wanted, number)) in wished.take() {
                         lane.wishes.want(topic, wanted, number);
                     }

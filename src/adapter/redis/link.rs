@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use super::config::Login;
 use super::status::{ServerId, Status};
 use super::url::Address;
-use super::wishes::Life;
+use crate::adapter::wishes::Life;
 
 /// A connection is ready within so much, or given up.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -288,22 +288,6 @@ impl Keeper {
         let mut link = self.connector.connect(address, signs, pushes).await?;
         judge(&link.ask(&redis::cmd("HELLO")).await?)?;
         Ok(link)
-    }
-}
-
-/// A task that ends with its owner.
-#[derive(Debug)]
-pub(super) struct Owned(JoinHandle<()>);
-
-impl Owned {
-    pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Owned {
-        Owned(tokio::spawn(task))
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -13,10 +13,8 @@ mod names;
 mod publisher;
 mod slots;
 mod status;
-mod tls;
 mod topology;
 mod url;
-mod wishes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,9 +33,12 @@ pub use config::{RedisConfig, RedisFault};
 pub use url::RedisUrl;
 
 use super::config::AdapterConfig;
+use super::owned::Owned;
+use super::tls;
+use super::wished::Wished;
 use super::{Adapter, Lane, LinkHealth, Message, Sink, Topic, WishNumber};
-use hearing::{Hearing, Wished};
-use link::{Connector, Fault, Keeper, Owned};
+use hearing::Hearing;
+use link::{Connector, Fault, Keeper};
 use names::Names;
 use status::{ServerId, Status};
 use topology::{Seeker, Topology};
@@ -74,7 +75,7 @@ impl RedisAdapter {
     ) -> Result<RedisAdapter, RedisFault> {
         let parts = config.url.parts().map_err(|text| ("url", text))?;
         let tls = match parts.tls {
-            true => Some(tls::client(config)?),
+            true => Some(tls::client(&config.tls_files())?),
             false => None,
         };
         let connector = Arc::new(Connector {

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redis::{Pipeline, Value};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::link::{Fault, Handle, Keeper, Owned};
+use super::link::{Fault, Handle, Keeper};
 use super::status::ServerId;
 use super::url::Address;
+use crate::adapter::owned::Owned;
 
 /// One connection that publishes.
 #[derive(Debug)]

@@ -37,7 +37,7 @@ pub async fn checkup(config: &RedisConfig, adapter: &AdapterConfig, report: &mut
         Ok(parts) => parts,
         Err(text) => return report.failure(format!("redis.url {text}"), ""),
     };
-    let tls = match parts.tls.then(|| tls::client(config)).transpose() {
+    let tls = match parts.tls.then(|| tls::client(&config.tls_files())).transpose() {
         Ok(tls) => tls,
         Err((key, text)) => return report.failure(format!("redis.{key}: {text}"), ""),
     };

@@ -1,4 +1,4 @@
-//! TLS to Redis: whom to trust, and what to show. Read once, at the start.
+//! TLS to a broker: whom to trust, and what to show. Read once, at the start.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,32 +7,45 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::config::{RedisConfig, RedisFault};
+/// What the settings `ca_file`, `cert_file` and `key_file` of a section say.
+pub(super) struct TlsFiles<'a> {
+    /// The name of the section.
+    pub(super) section: &'static str,
+    pub(super) ca: Option<&'a Path>,
+    pub(super) certificate: Option<&'a Path>,
+    pub(super) key: Option<&'a Path>,
+}
 
-/// What every TLS connection to Redis is made with. The error names the setting that is to blame.
-pub(super) fn client(config: &RedisConfig) -> Result<Arc<ClientConfig>, RedisFault> {
+/// The setting that is to blame, and what to do about it.
+pub(super) type TlsFault = (&'static str, String);
+
+/// What every TLS connection to the broker is made with. The error names the setting that is to blame.
+pub(super) fn client(files: &TlsFiles<'_>) -> Result<Arc<ClientConfig>, TlsFault> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| ("url", error.to_string()))?
-        .with_root_certificates(trusted(config)?);
-    let client = match (&config.cert_file, &config.key_file) {
+        .map_err(|error| ("ca_file", error.to_string()))?
+        .with_root_certificates(trusted(files.ca)?);
+    let client = match (files.certificate, files.key) {
         (Some(cert_file), Some(key_file)) => {
             let chain = certificates(cert_file).map_err(|text| ("cert_file", text))?;
             let key = PrivateKeyDer::from_pem_file(key_file)
                 .map_err(|error| ("key_file", unread(key_file, &error)))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| ("key_file", format!("does not go with `redis.cert_file`: {error}")))?
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                (
+                    "key_file",
+                    format!("does not go with `{}.cert_file`: {error}", files.section),
+                )
+            })?
         }
         _ => builder.with_no_client_auth(),
     };
     Ok(Arc::new(client))
 }
 
-fn trusted(config: &RedisConfig) -> Result<RootCertStore, RedisFault> {
+fn trusted(ca: Option<&Path>) -> Result<RootCertStore, TlsFault> {
     let mut roots = RootCertStore::empty();
-    match &config.ca_file {
+    match ca {
         Some(file) => {
             for certificate in certificates(file).map_err(|text| ("ca_file", text))? {
                 roots.add(certificate).map_err(|error| {

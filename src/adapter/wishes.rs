@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::adapter::{Topic, WishNumber};
+use super::{Topic, WishNumber};
 
 /// One life of a connection: every new connection has a new number.
 pub(super) type Life = u64;
