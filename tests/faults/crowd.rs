@@ -14,6 +14,7 @@ use crate::case::Case;
 use crate::ear::{Ear, What};
 use crate::load::{Load, LoadShape};
 use crate::stage::{CROWD, LEASE, Stage, difference};
+use crate::support::http::Backend;
 use crate::{Entry, entry};
 
 pub(crate) fn cases() -> Vec<Entry> {
@@ -28,6 +29,8 @@ pub(crate) fn cases() -> Vec<Entry> {
         entry!(nats_node_comes_late, 25),
         entry!(redis_node_cut_off, 45),
         entry!(nats_node_cut_off, 45),
+        entry!(redis_away_under_a_crowd, 50),
+        entry!(nats_away_under_a_crowd, 50),
     ]
 }
 
@@ -45,6 +48,10 @@ const LOST_MAX: Duration = Duration::from_secs(15);
 const AGREED_MAX: Duration = Duration::from_secs(5);
 /// A node that starts holds the full view within so much.
 const FULL_VIEW_MAX: Duration = Duration::from_secs(2);
+/// A node that has not heard itself for ten seconds has said so within this.
+const DEAF_AFTER: Duration = Duration::from_secs(13);
+/// An HTTP query is answered at once, also while a node is missed. Generous: the machine is busy.
+const QUERY_MAX: Duration = Duration::from_millis(500);
 /// So long nothing more may come.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -152,6 +159,24 @@ impl Crowd {
         }
     }
 
+    /// On the victim somebody leaves and somebody else comes; the answer is who.
+    async fn changes_on_the_victim(&mut self, stage: &Stage<'_>) -> (BTreeSet<String>, BTreeSet<String>) {
+        let node = &stage.nodes[VICTIM];
+        let gone = self.stranded.pop_last().expect("somebody");
+        self.ears
+            .retain(|ear| ear.name != format!("{gone} on {}", node.name));
+        self.all.remove(&gone);
+        let come = "came-meanwhile".to_owned();
+        self.ears.push(Ear::join(node, CROWD, &come).await);
+        self.all.insert(come.clone());
+        (BTreeSet::from([gone]), BTreeSet::from([come]))
+    }
+
+    /// Leaves out those who were told of earlier changes by their acknowledgement.
+    fn forget_who_came_after(&mut self, moment: Instant) {
+        self.ears.retain(|ear| ear.since < moment);
+    }
+
     /// The sockets of a node that was killed are gone, for the test too.
     fn forget(&mut self, node: &str) {
         self.ears.retain(|ear| ear.node != node);
@@ -189,8 +214,18 @@ async fn node_killed(case: &Case, kind: Kind) {
     stage.kill(VICTIM);
     crowd.forget("B");
     let remaining = crowd.remaining();
+    let queries = tokio::spawn(slowest_query(stage.nodes[0].backend().await, LEASE));
     crowd.sees(&stage, &remaining, LOST_MAX).await;
     let took = killed.elapsed();
+    let slowest = queries.await.expect("the queries are answered");
+    case.say(format!(
+        "the slowest of the queries meanwhile took {} ms",
+        slowest.as_millis()
+    ));
+    assert!(
+        slowest < case.bound(QUERY_MAX),
+        "no answer waits for a node that is gone"
+    );
     case.say(format!(
         "all stranded members have left after {:.1} s",
         took.as_secs_f64()
@@ -201,14 +236,25 @@ async fn node_killed(case: &Case, kind: Kind) {
         .await;
     sleep(SETTLED).await;
     crowd.heard_exactly(&stage, &[0, 2], killed, &crowd.stranded, &nobody());
-    stage.newcomer_sees(0, CROWD, &remaining).await;
-    stage.newcomer_sees(2, CROWD, &remaining).await;
+    stage.newcomers_see(&[0, 2], CROWD, &remaining).await;
     assert_eq!(
         broker.traces_of(&id).await,
         Vec::<String>::new(),
         "what is left of node {id}"
     );
     stage.readiness.never_failed();
+}
+
+/// Asks for the members again and again.
+async fn slowest_query(mut backend: Backend, length: Duration) -> Duration {
+    let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+    while begun.elapsed() < length {
+        let asked = Instant::now();
+        backend.get(&format!("/channels/{CROWD}/users")).await;
+        slowest = slowest.max(asked.elapsed());
+        sleep(Duration::from_millis(50)).await;
+    }
+    slowest
 }
 
 async fn redis_node_frozen_for_60_s(case: &Case) {
@@ -325,7 +371,7 @@ async fn node_comes_late(case: &Case, kind: Kind) {
     let begun = Instant::now();
     let late = stage.add(&config).await;
     holds_the_full_view(&stage, late, &crowd, "a new node").await;
-    stage.newcomer_sees(late, CROWD, &crowd.all).await;
+    stage.newcomers_see(&[late], CROWD, &crowd.all).await;
     // Without a goodbye, and back before anybody has missed it.
     stage.kill(late);
     stage.start_again(late).await;
@@ -385,16 +431,8 @@ async fn node_cut_off(case: &Case, kind: Kind) {
         "its members have left after {:.1} s",
         cut_off.elapsed().as_secs_f64()
     ));
-    // On the island life goes on: somebody leaves, somebody comes, and both are told there.
-    let gone = crowd.stranded.pop_last().expect("somebody");
-    crowd.ears.retain(|ear| ear.name != format!("{gone} on B"));
-    crowd.all.remove(&gone);
-    let come = "came-meanwhile".to_owned();
-    crowd
-        .ears
-        .push(Ear::join(&stage.nodes[VICTIM], CROWD, &come).await);
-    crowd.all.insert(come.clone());
-    let (gone, come) = (BTreeSet::from([gone]), BTreeSet::from([come]));
+    // On the island life goes on.
+    let (gone, come) = crowd.changes_on_the_victim(&stage).await;
     sleep(Duration::from_secs(20).saturating_sub(cut_off.elapsed())).await;
     stage
         .agree_on(&[VICTIM], CROWD, &crowd.all, Duration::from_secs(1))
@@ -417,8 +455,64 @@ async fn node_cut_off(case: &Case, kind: Kind) {
         .await;
     let back: BTreeSet<String> = crowd.stranded.union(&come).cloned().collect();
     crowd.heard_exactly(&stage, &survivors, cut_off, &lost, &back);
-    // All but the newcomer have heard of those two, and of nobody else.
-    crowd.ears.retain(|ear| ear.since < cut_off);
+    crowd.forget_who_came_after(cut_off);
     crowd.heard_exactly(&stage, &[VICTIM], cut_off, &gone, &come);
+    // Load balancers keep it, and operators are told.
+    let told = stage.readiness.between("B", cut_off + DEAF_AFTER, healed);
+    assert!(!told.is_empty(), "node B was probed");
+    let silent = told.iter().find(|probe| probe.body.contains("\"bus\":\"up\""));
+    assert!(silent.is_none(), "node B says that it hears nothing: {silent:?}");
+    stage.readiness.never_failed();
+}
+
+async fn redis_away_under_a_crowd(case: &Case) {
+    away_under_a_crowd(case, Kind::Redis).await;
+}
+
+async fn nats_away_under_a_crowd(case: &Case) {
+    away_under_a_crowd(case, Kind::Nats).await;
+}
+
+/// Nobody is taken for lost because nobody can be heard.
+async fn away_under_a_crowd(case: &Case, kind: Kind) {
+    let mut broker = Broker::start(case, kind).await;
+    let stage = three_nodes(case, &broker).await;
+    let mut crowd = Crowd::gather(&stage).await;
+    let before = crowd.all.clone();
+
+    let away = Instant::now();
+    broker.kill();
+    let (gone, come) = crowd.changes_on_the_victim(&stage).await;
+    sleep(2 * LEASE).await;
+    crowd.heard_exactly(&stage, &[0, 2], away, &nobody(), &nobody());
+    stage
+        .agree_on(&[0, 2], CROWD, &before, Duration::from_secs(1))
+        .await;
+    stage
+        .agree_on(&[VICTIM], CROWD, &crowd.all, Duration::from_secs(1))
+        .await;
+
+    broker.start_again().await;
+    let back = Instant::now();
+    stage.agree_on(&[0, 1, 2], CROWD, &crowd.all, AGREED_MAX).await;
+    crowd.sees(&stage, &crowd.all, AGREED_MAX).await;
+    case.say(format!(
+        "all agree {:.2} s after its return",
+        back.elapsed().as_secs_f64()
+    ));
+    sleep(LEASE + SETTLED).await;
+    stage
+        .agree_on(&[0, 1, 2], CROWD, &crowd.all, Duration::from_secs(1))
+        .await;
+    crowd.forget_who_came_after(away);
+    crowd.heard_exactly(&stage, &[0, 1, 2], away, &gone, &come);
+    for node in &stage.nodes {
+        assert_eq!(
+            node.metric("cluster_nodes_lost_total").await,
+            0.0,
+            "node {} has lost nobody",
+            node.name
+        );
+    }
     stage.readiness.never_failed();
 }

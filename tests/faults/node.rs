@@ -16,6 +16,8 @@ use crate::support::client::Client;
 use crate::support::http::{Answer, Backend, Http};
 use crate::support::server::{KEY, SECRET};
 
+const BINARY: &str = env!("CARGO_BIN_EXE_fanwire");
+
 /// A start takes no longer, however busy the machine is.
 const START_MAX: Duration = Duration::from_secs(20);
 
@@ -43,10 +45,20 @@ impl Node {
 
     async fn start_from(name: &str, config: PathBuf, logbook: &Logbook) -> Node {
         let started = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fanwire"))
+        // The kernel kills it if this process dies without dropping it.
+        let mut command = match cfg!(target_os = "linux") {
+            true => {
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig", "KILL", "--", BINARY]);
+                command
+            }
+            false => Command::new(BINARY),
+        };
+        let mut child = command
             .arg("--config")
             .arg(&config)
             .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

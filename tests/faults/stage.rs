@@ -136,21 +136,29 @@ impl<'a> Stage<'a> {
         begun.elapsed()
     }
 
-    /// A socket that comes now is told the same members, itself among them, and the counts agree.
-    pub(crate) async fn newcomer_sees(&self, index: usize, channel: &str, expected: &BTreeSet<String>) {
-        let node = &self.nodes[index];
-        let newcomer = format!("newcomer-{}", node.name);
-        let ear = Ear::join(node, channel, &newcomer).await;
-        let mut all = expected.clone();
-        all.insert(newcomer.clone());
-        let seen = ear.members().unwrap_or_else(|fault| panic!("{fault}"));
-        assert_eq!(seen, all, "{}", difference(&seen, &all));
-        let path = format!("/channels/{channel}?info=user_count");
-        let count = node.backend().await.get(&path).await.json()["user_count"].clone();
-        assert_eq!(count, all.len(), "the count on node {}", node.name);
-        drop(ear);
-        self.agree_on(&[index], channel, expected, Duration::from_secs(5))
-            .await;
+    /// A socket that comes now to one of these nodes is told the same members, itself among them, and the counts agree.
+    pub(crate) async fn newcomers_see(&self, indices: &[usize], channel: &str, expected: &BTreeSet<String>) {
+        for index in indices {
+            let node = &self.nodes[*index];
+            let newcomer = format!("newcomer-{}", node.name);
+            let ear = Ear::join(node, channel, &newcomer).await;
+            let mut all = expected.clone();
+            all.insert(newcomer);
+            let seen = ear.members().unwrap_or_else(|fault| panic!("{fault}"));
+            assert!(
+                seen == all,
+                "{} is told otherwise: {}",
+                ear.name,
+                difference(&seen, &all)
+            );
+            let path = format!("/channels/{channel}?info=user_count");
+            let count = node.backend().await.get(&path).await.json()["user_count"].clone();
+            assert_eq!(count, all.len(), "the count on node {}", node.name);
+            drop(ear);
+            // The next one is not to be told of this one.
+            self.agree_on(indices, channel, expected, Duration::from_secs(5))
+                .await;
+        }
     }
 }
 
