@@ -77,7 +77,8 @@ pub struct Link {
 pub trait Adapter: Send + Sync + fmt::Debug {
     /// Hands messages of one lane over, in their order, and ends when the broker has accepted or refused them, or the
     /// connection is lost, after five seconds at the latest. True for each message that was accepted; one that was
-    /// not may have been heard all the same. The next batch of a lane is not handed over before this one has ended.
+    /// not may have been heard all the same. One that the broker can never take, as too long, is given up, told in the
+    /// log, and counts as accepted: it would hold up what comes behind it for ever. The next batch of a lane is not handed over before this one has ended.
     fn publish(&self, lane: Lane, batch: Vec<Message>) -> BoxFuture<'_, Vec<bool>>;
 
     /// Says whether this node wants to hear a topic: state, not a message. Returns at once; when the broker has

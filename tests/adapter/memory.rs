@@ -45,13 +45,6 @@ impl Ground for Memories {
     fn start(&mut self) {
         self.set_links(Link::Up);
     }
-
-    /// A bus in this process cannot be frozen: it is up or down.
-    fn freeze(&mut self) -> bool {
-        false
-    }
-
-    fn thaw(&mut self) {}
 }
 
 suite!(Memories::new());

@@ -7,7 +7,7 @@ use fanwire::app::Secret;
 use tempfile::NamedTempFile;
 
 use crate::brokers::nats::{Nats, Options};
-use crate::node::Ground;
+use crate::node::{Ground, Process};
 use crate::suite::suite;
 
 /// Servers, and how to get in.
@@ -103,41 +103,42 @@ impl Ground for Servers {
         self.servers.iter_mut().for_each(|server| server.process.start());
     }
 
-    fn freeze(&mut self) -> bool {
-        self.servers.iter().for_each(|server| server.process.freeze());
-        true
-    }
-
-    fn thaw(&mut self) {
-        self.servers.iter().for_each(|server| server.process.thaw());
-    }
-
     fn message_bytes_max(&self) -> Option<usize> {
         Some(1 << 20)
     }
 }
 
+impl Process for Servers {
+    fn freeze(&mut self) {
+        self.servers.iter().for_each(|server| server.process.freeze());
+    }
+
+    fn thaw(&mut self) {
+        self.servers.iter().for_each(|server| server.process.thaw());
+    }
+}
+
 mod plain {
     use super::*;
-    suite!(Servers::plain());
+    suite!(of processes: Servers::plain());
 }
 
 mod user {
     use super::*;
-    suite!(Servers::user());
+    suite!(of processes: Servers::user());
 }
 
 mod nkey {
     use super::*;
-    suite!(Servers::nkey());
+    suite!(of processes: Servers::nkey());
 }
 
 mod tls {
     use super::*;
-    suite!(Servers::tls());
+    suite!(of processes: Servers::tls());
 }
 
 mod cluster {
     use super::*;
-    suite!(Servers::cluster());
+    suite!(of processes: Servers::cluster());
 }

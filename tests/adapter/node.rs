@@ -23,12 +23,6 @@ pub(crate) trait Ground {
     /// Starts it again.
     fn start(&mut self);
 
-    /// Stops the broker in its tracks. False where there is nothing to stop.
-    fn freeze(&mut self) -> bool;
-
-    /// Lets it go on.
-    fn thaw(&mut self);
-
     /// The longest message that it carries, if that is short.
     fn message_bytes_max(&self) -> Option<usize> {
         None
@@ -53,6 +47,15 @@ pub(crate) trait Ground {
         node.whole().await;
         node
     }
+}
+
+/// A broker that is a process of its own.
+pub(crate) trait Process: Ground {
+    /// Stops it in its tracks.
+    fn freeze(&mut self);
+
+    /// Lets it go on.
+    fn thaw(&mut self);
 }
 
 pub(crate) struct Node {

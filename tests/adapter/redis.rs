@@ -6,7 +6,7 @@ use fanwire::adapter::{Adapter, Sink};
 use fanwire::app::Secret;
 
 use crate::brokers::redis::{Options, Redis, RedisCluster, Sentinel};
-use crate::node::Ground;
+use crate::node::{Ground, Process};
 use crate::suite::suite;
 
 /// The servers that are stopped and started, others that stay, and how to get in.
@@ -94,10 +94,11 @@ impl<T> Ground for Servers<T> {
     fn start(&mut self) {
         self.each(|server| server.process.start());
     }
+}
 
-    fn freeze(&mut self) -> bool {
+impl<T> Process for Servers<T> {
+    fn freeze(&mut self) {
         self.each(|server| server.process.freeze());
-        true
     }
 
     fn thaw(&mut self) {
@@ -107,25 +108,25 @@ impl<T> Ground for Servers<T> {
 
 mod plain {
     use super::*;
-    suite!(single(&Options::default()));
+    suite!(of processes: single(&Options::default()));
 }
 
 mod user_of_few_rights {
     use super::*;
-    suite!(user());
+    suite!(of processes: user());
 }
 
 mod with_tls {
     use super::*;
-    suite!(tls());
+    suite!(of processes: tls());
 }
 
 mod of_sentinels {
     use super::*;
-    suite!(sentinel());
+    suite!(of processes: sentinel());
 }
 
 mod of_a_cluster {
     use super::*;
-    suite!(cluster());
+    suite!(of processes: cluster());
 }

@@ -32,7 +32,7 @@ const PUBLISH_MAX: Duration = Duration::from_secs(5);
 
 /// The way over NATS. Its connections end with it.
 ///
-/// A message longer than the servers' `max_payload`, 1 MiB unless they are told otherwise, is refused.
+/// A message longer than the servers' `max_payload`, 1 MiB unless they are told otherwise, is given up.
 pub struct NatsAdapter {
     prefix: Arc<str>,
     status: Arc<Status>,
@@ -83,15 +83,15 @@ impl NatsAdapter {
         })
     }
 
-    /// Sends what fits, in order, and ends when the server has worked it off. Says which messages fitted.
-    async fn send(&self, session: &Session, batch: Vec<Message>) -> Result<Vec<bool>, Fault> {
+    /// Sends what fits, in order, and ends when the server has worked it off.
+    async fn send(&self, session: &Session, batch: Vec<Message>) -> Result<(), Fault> {
         let bytes_max = session.message_bytes_max();
-        let mut fitted = Vec::with_capacity(batch.len());
         for message in batch {
             let bytes = message.bytes.len();
-            fitted.push(bytes <= bytes_max);
             if bytes > bytes_max {
-                let reason = format!("a message of {bytes} bytes is longer than max_payload, {bytes_max}");
+                let reason = format!(
+                    "gave up a message of {bytes} bytes, which is longer than the servers' max_payload, {bytes_max}: raise it, or let apps send less"
+                );
                 self.status.refused("max_payload", &reason);
                 continue;
             }
@@ -99,8 +99,7 @@ impl NatsAdapter {
             let sent = session.client.publish(subject, message.bytes).await;
             sent.map_err(|error| error.to_string())?;
         }
-        session.echo().await?;
-        Ok(fitted)
+        session.echo().await
     }
 }
 
@@ -115,17 +114,17 @@ impl fmt::Debug for NatsAdapter {
 impl Adapter for NatsAdapter {
     fn publish(&self, lane: Lane, batch: Vec<Message>) -> BoxFuture<'_, Vec<bool>> {
         Box::pin(async move {
-            let refused = vec![false; batch.len()];
+            let count = batch.len();
             let current = &self.lanes[lane].current;
             let current = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(session) = current else {
-                return refused;
+                return vec![false; count];
             };
             let sent = tokio::select! {
-                sent = timeout(PUBLISH_MAX, self.send(&session, batch)) => sent.ok().and_then(Result::ok),
-                _ = session.over() => None,
+                sent = timeout(PUBLISH_MAX, self.send(&session, batch)) => matches!(sent, Ok(Ok(()))),
+                _ = session.over() => false,
             };
-            sent.unwrap_or(refused)
+            vec![sent; count]
         })
     }
 
