@@ -1,0 +1,308 @@
+//! The proxies of `deploy/` as they stand there, before three nodes that Redis joins: only their addresses are replaced.
+
+#[allow(dead_code, reason = "shared with tests that need more")]
+#[path = "redis/servers.rs"]
+mod servers;
+#[allow(dead_code, reason = "shared with tests that need more")]
+#[path = "support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use fanwire::adapter::config::Driver;
+use fanwire::adapter::redis::RedisUrl;
+use serde_json::json;
+use tempfile::TempDir;
+
+use servers::{Server, free_port};
+use support::client::{Client, Heard};
+use support::eventually;
+use support::http::{Backend, Http};
+use support::server::{KEY, SECRET, TestServer, app, config};
+
+const NODES: usize = 3;
+const SOCKET: &str = "/app/key?protocol=7&client=js&version=8.6.0&flash=false";
+
+/// Three nodes of one cluster.
+async fn nodes(redis: &Server, drain_delay_s: u32) -> Vec<TestServer> {
+    let mut nodes = Vec::new();
+    for _ in 0..NODES {
+        let mut config = config([app()]);
+        config.server.shards = 1;
+        config.drain.delay_s = drain_delay_s;
+        config.adapter.driver = Driver::Redis;
+        config.redis.url = RedisUrl::new(&format!("redis://127.0.0.1:{}", redis.port));
+        nodes.push(TestServer::with_config(config).await);
+    }
+    for node in &nodes {
+        eventually("a node is ready", async || {
+            (node.admin("/ready").await.status == 200).then_some(())
+        })
+        .await;
+        node.metric_becomes("cluster_nodes", &[], NODES as u64).await;
+    }
+    nodes
+}
+
+/// A proxy at work.
+struct Proxy {
+    process: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Proxy {
+    /// Renders an example of `deploy/` for these nodes and starts it.
+    async fn start(
+        file: &str,
+        nodes: &[TestServer],
+        changes: &[(&str, &str)],
+        command: fn(&Path) -> Command,
+    ) -> Proxy {
+        let folder = TempDir::new().expect("a temporary directory");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
+        let mut text = fs::read_to_string(example).expect("the example is there");
+        for (number, node) in (1..).zip(nodes) {
+            text = replaced(
+                &text,
+                &format!("fanwire-{number}:6001"),
+                &node.address.to_string(),
+            );
+        }
+        for (from, to) in changes {
+            let to = to
+                .replace("ADDRESS", &address.to_string())
+                .replace("FOLDER", &folder.path().display().to_string());
+            text = replaced(&text, from, &to);
+        }
+        let config = folder.path().join("proxy.conf");
+        fs::write(&config, text).expect("the folder can be written to");
+        let log = folder.path().join("log");
+        let output = || {
+            fs::File::options()
+                .create(true)
+                .append(true)
+                .open(&log)
+                .expect("a file can be made")
+        };
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+        let process = command(&config)
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(output())
+            .stderr(output())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{file}: {error}; `make tools` installs what is missing"));
+        let mut proxy = Proxy {
+            process,
+            address,
+            _folder: folder,
+        };
+        eventually("the proxy serves", async || {
+            let ended = proxy.process.try_wait().expect("it can be waited for");
+            assert_eq!(
+                ended,
+                None,
+                "{file}: {}",
+                fs::read_to_string(&log).unwrap_or_default()
+            );
+            let up = tokio::net::TcpStream::connect(address).await.is_ok()
+                && Http::connect(address).await.ask("GET", "/up", "").await.status == 200;
+            up.then_some(())
+        })
+        .await;
+        proxy
+    }
+
+    async fn connect(&self) -> Client {
+        Client::connect(self.address, SOCKET).await
+    }
+
+    async fn backend(&self) -> Backend {
+        Backend {
+            http: Http::connect(self.address).await,
+            app_id: "1".into(),
+            key: KEY.into(),
+            secret: SECRET.into(),
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "the example lacks `{from}`");
+    text.replace(from, to)
+}
+
+async fn nginx(nodes: &[TestServer]) -> Proxy {
+    // What only a system's own nginx has: a folder in which it may write, and so many open files.
+    let changes = [
+        ("listen 80;", "listen ADDRESS;"),
+        ("worker_rlimit_nofile 131072;", ""),
+        ("worker_connections 65536;", "worker_connections 256;"),
+        (
+            "http {\n",
+            "http {\n access_log off; client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy;\n \
+             fastcgi_temp_path FOLDER/f; uwsgi_temp_path FOLDER/u; scgi_temp_path FOLDER/s;\n",
+        ),
+    ];
+    Proxy::start("nginx/nginx.conf", nodes, &changes, |config| {
+        let mut command = Command::new("nginx");
+        let folder = config.parent().expect("a folder");
+        command
+            .arg("-p")
+            .arg(folder)
+            .arg("-c")
+            .arg(config)
+            // One process, so that it ends with the test.
+            .args([
+                "-e",
+                "stderr",
+                "-g",
+                "daemon off; master_process off; pid nginx.pid;",
+            ]);
+        command
+    })
+    .await
+}
+
+async fn haproxy(nodes: &[TestServer]) -> Proxy {
+    let changes = [("bind :80\n", "bind ADDRESS\n"), ("maxconn 50000", "maxconn 500")];
+    Proxy::start("haproxy/haproxy.cfg", nodes, &changes, |config| {
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(config);
+        command
+    })
+    .await
+}
+
+/// Sockets spread over the nodes, each hears what is published and whispered through the proxy, exactly once.
+async fn behaves_like_one_server(proxy: &Proxy, nodes: &[TestServer]) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..2 * NODES {
+        let mut client = proxy.connect().await;
+        client.subscribe("news").await;
+        client.subscribe("private-room").await;
+        clients.push(client);
+    }
+    for node in nodes {
+        let sockets = node.metric("connected", &[]).await;
+        assert!(
+            (1..=3).contains(&sockets),
+            "{sockets} of 6 sockets on one of 3 nodes"
+        );
+    }
+    let mut backend = proxy.backend().await;
+    for number in 0..10 {
+        let except = &clients[number % clients.len()].socket_id;
+        let event =
+            json!({ "name": "n", "channels": ["news"], "data": number.to_string(), "socket_id": except });
+        backend.trigger(&event).await;
+        for (place, client) in clients.iter_mut().enumerate() {
+            if place != number % (2 * NODES) {
+                assert_eq!(client.next().await["data"], number.to_string());
+            }
+        }
+    }
+    clients[0].whisper("private-room", "client-hello", "there").await;
+    for client in &mut clients[1..] {
+        assert_eq!(client.next().await["event"], "client-hello");
+    }
+    let counts = backend.get("/channels/news?info=subscription_count").await.json();
+    assert_eq!(counts["subscription_count"], 2 * NODES);
+    // More than a proxy holds back in a buffer of its own.
+    let large = "x".repeat(9_000);
+    backend.publish("news", "large", &large).await;
+    for client in &mut clients {
+        assert_eq!(client.next().await["data"], large);
+    }
+    clients
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_behind_nginx_are_one_server_and_one_that_is_gone_is_passed_over() {
+    let redis = Server::start(&[]);
+    let mut nodes = nodes(&redis, 0).await;
+    let proxy = nginx(&nodes).await;
+    let mut clients = behaves_like_one_server(&proxy, &nodes).await;
+
+    nodes.pop().expect("three nodes").drain().await;
+    let stayed = stayed(&mut clients).await;
+    assert!(
+        (3..=5).contains(&stayed.len()),
+        "{} of 6 sockets stayed",
+        stayed.len()
+    );
+    goes_on(&proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_behind_haproxy_are_one_server_and_a_draining_one_gets_nobody() {
+    let redis = Server::start(&[]);
+    let mut nodes = nodes(&redis, 8).await;
+    let proxy = haproxy(&nodes).await;
+    let mut clients = behaves_like_one_server(&proxy, &nodes).await;
+
+    // The probes are asked once a second: long before the drain's delay is over, HAProxy has turned to the others.
+    let leaving = tokio::spawn(nodes.pop().expect("three nodes").drain());
+    eventually("nobody is sent to the node that drains", async || {
+        for _ in 0..2 * NODES {
+            let mut client = Client::open(proxy.address, SOCKET).await;
+            match client.hear().await {
+                Heard::Message(_) => client.close().await,
+                Heard::Closed(4100, _) => return None,
+                other => panic!("{other:?}"),
+            }
+        }
+        Some(())
+    })
+    .await;
+    assert!(!leaving.is_finished(), "it was still there to be sent to");
+    leaving.await.expect("it drains");
+    let stayed = stayed(&mut clients).await;
+    assert!(
+        (3..=5).contains(&stayed.len()),
+        "{} of 6 sockets stayed",
+        stayed.len()
+    );
+    goes_on(&proxy).await;
+}
+
+/// Every new socket and every call is served by the nodes that are left.
+async fn goes_on(proxy: &Proxy) {
+    let mut backend = proxy.backend().await;
+    for _ in 0..2 * NODES {
+        let mut client = proxy.connect().await;
+        client.subscribe("news").await;
+        backend.publish("news", "again", "").await;
+        assert_eq!(client.next().await["event"], "again");
+        client.close().await;
+    }
+}
+
+/// Those that were not closed with the code upon which clients come again at once.
+async fn stayed(clients: &mut Vec<Client>) -> Vec<Client> {
+    let mut stayed = Vec::new();
+    for mut client in clients.drain(..) {
+        client.say(&json!({ "event": "pusher:ping" })).await;
+        match client.hear().await {
+            Heard::Message(message) => {
+                assert_eq!(message["event"], "pusher:pong");
+                stayed.push(client);
+            }
+            Heard::Closed(code, _) => assert_eq!(code, 4200),
+            Heard::Lost => panic!("a proxy passes the close on"),
+        }
+    }
+    stayed
+}
