@@ -309,6 +309,34 @@ fn every_master_of_a_cluster_is_probed() {
         .is_well()
         .says("warning", "belongs to a redis cluster");
 
+    // No more than the README says.
+    let user = [
+        "ACL",
+        "SETUSER",
+        "node",
+        "on",
+        ">p",
+        "resetchannels",
+        "&fanwire.*",
+        "-@all",
+        "+cluster|slots",
+    ];
+    for server in &servers {
+        server.ask(&user);
+    }
+    let weak = url.replace("://", "://node:p@");
+    redis(&weak, &[])
+        .says("FAILURE", "refuses SSUBSCRIBE")
+        .advises("+spublish +ssubscribe +sunsubscribe +cluster|slots &fanwire.*");
+    for right in ["+spublish", "+ssubscribe", "+sunsubscribe"] {
+        for server in &servers {
+            server.ask(&["ACL", "SETUSER", "node", right]);
+        }
+    }
+    redis(&weak, &[])
+        .is_well()
+        .says("note", "may not ask for CLUSTER INFO");
+
     // The others notice after a while, the one that is asked for it cannot be reached at once.
     let mut servers = servers;
     servers[1].kill();
