@@ -1,5 +1,7 @@
 //! What `fanwire doctor` says of machines and brokers that are as they should be, and of those that are not.
 
+#[path = "support/brokers/mod.rs"]
+mod brokers;
 #[allow(dead_code, reason = "shared with the tests of the adapter, which need more")]
 #[path = "redis/servers.rs"]
 mod servers;
@@ -8,6 +10,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use brokers::nats::{Nats, Options};
 use servers::{Server, cluster, eventually, free_port};
 
 /// The report, and whether it ended well.
@@ -413,4 +416,89 @@ fn a_certificate_that_ends_soon_is_told_before_it_does() {
     redis(&format!("redis://127.0.0.1:{port}"), &[])
         .says("FAILURE", "does not let us in")
         .advises("rediss");
+}
+
+fn nats(servers: &[&Nats], more: &[(&str, &str)]) -> Told {
+    let urls: Vec<_> = servers.iter().map(|server| server.url()).collect();
+    let urls = serde_json::to_string(&urls).expect("JSON");
+    let mut environment = vec![
+        ("FANWIRE_ADAPTER__DRIVER", "nats"),
+        ("FANWIRE_NATS__URLS", &*urls),
+    ];
+    environment.extend(more);
+    doctor(&environment)
+}
+
+#[test]
+fn a_nats_that_gives_everything_is_well_and_one_that_is_not_there_is_told() {
+    let mut server = Nats::start();
+    nats(&[&server], &[])
+        .is_well()
+        .says("ok", "lets us in, and echoes what is published under `fanwire.`")
+        .says("ok", "is nats-server 2.")
+        .says("ok", "(max_payload)")
+        .says("ok", "there and back in")
+        .says("note", "JetStream is not needed");
+    server.process.stop();
+    nats(&[&server], &[])
+        .says("FAILURE", "cannot be reached")
+        .advises("does it run");
+}
+
+#[test]
+fn a_nats_that_refuses_is_told_with_what_it_wants() {
+    let guarded = Nats::start_with(&Options {
+        user: Some(("fan", "hunter2")),
+        ..Options::default()
+    });
+    let user = |password| {
+        [
+            ("FANWIRE_NATS__USERNAME", "fan"),
+            ("FANWIRE_NATS__PASSWORD", password),
+        ]
+    };
+    nats(&[&guarded], &[])
+        .says("FAILURE", "uthorization")
+        .advises("nats.username");
+    let told = nats(&[&guarded], &user("hunter3"));
+    told.says("FAILURE", "uthorization");
+    assert!(!told.text.contains("hunter"), "no secret is told: {}", told.text);
+    nats(&[&guarded], &user("hunter2")).is_well();
+    // Its rights end with the prefix.
+    let mut elsewhere = user("hunter2").to_vec();
+    elsewhere.push(("FANWIRE_ADAPTER__PREFIX", "blue"));
+    nats(&[&guarded], &elsewhere)
+        .says("FAILURE", "nats://")
+        .advises("for `blue.>` among its permissions");
+
+    let narrow = Nats::start_with(&Options {
+        max_payload: Some(10_000),
+        ..Options::default()
+    });
+    nats(&[&narrow], &[])
+        .says("FAILURE", "takes messages of 10000 bytes")
+        .advises("max_payload");
+    let encrypted = Nats::start_with(&Options {
+        tls: true,
+        ..Options::default()
+    });
+    nats(&[&encrypted], &[])
+        .says("FAILURE", "")
+        .advises("nats.ca_file");
+}
+
+#[test]
+fn servers_of_nats_have_to_belong_together() {
+    let cluster = Nats::cluster(3);
+    nats(&cluster.iter().collect::<Vec<_>>(), &[])
+        .is_well()
+        .says("ok", "of the cluster `fan`")
+        .says("ok", "takes is heard at");
+    nats(&[&cluster[0]], &[])
+        .is_well()
+        .says("warning", "one server of a NATS cluster is named");
+    let stranger = Nats::start();
+    nats(&[&cluster[0], &stranger], &[])
+        .says("FAILURE", "is not heard at")
+        .advises("do not belong to one NATS cluster");
 }

@@ -1,15 +1,38 @@
 //! How long certificates are still good for: those that a broker shows, and those in our own files.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
+use super::tls;
 use crate::checkup::Report;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Whoever renews by hand needs some time; what renews by itself has done so by then.
 const SOON_DAYS: u64 = 14;
+
+/// Tells of the certificates in our own files, as far as they are named, each by its setting in a section.
+pub(super) fn examine_files(
+    section: &str,
+    files: [(&str, &Option<PathBuf>); 2],
+    now: SystemTime,
+    report: &mut Report<'_>,
+) {
+    for (key, file) in files {
+        let Some(file) = file else { continue };
+        match tls::certificates(file) {
+            Ok(certificates) => {
+                for certificate in certificates {
+                    let whose = format!("{section}.{key}: the certificate in {}", file.display());
+                    examine(&whose, &certificate, now, report);
+                }
+            }
+            Err(text) => report.failure(format!("{section}.{key}: {text}"), ""),
+        }
+    }
+}
 
 /// Tells of the time in which a certificate is valid. `whose` begins the sentence.
 pub(super) fn examine(whose: &str, certificate: &[u8], now: SystemTime, report: &mut Report<'_>) {

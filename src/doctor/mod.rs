@@ -9,7 +9,8 @@ mod machine;
 mod ports;
 
 use crate::adapter::config::Driver;
-use crate::adapter::redis;
+use crate::adapter::{nats, redis};
+use crate::app::AppConfig;
 use crate::checkup::Report;
 use crate::config::Config;
 
@@ -58,6 +59,10 @@ async fn cluster(config: &Config, report: &mut Report<'_>) {
             "adapter.driver is none: this node is alone, so no broker is checked; more than one node needs redis or nats",
         ),
         Driver::Redis => redis::checkup(&config.redis, &config.adapter, report).await,
-        Driver::Nats => report.note("not checked"),
+        Driver::Nats => {
+            let data_bytes_max = config.apps.iter().map(|app| app.event_data_bytes_max).max();
+            let data_bytes_max = data_bytes_max.unwrap_or(AppConfig::demo().event_data_bytes_max);
+            nats::checkup(&config.nats, &config.adapter, data_bytes_max, report).await;
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! that comes back has everything before it behind it (`session`). A connection that is lost is never repaired, but
 //! made anew, and what was heard through it reported as lost (`hearing`).
 
+mod checkup;
 mod config;
 mod hearing;
 mod session;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
+pub use checkup::checkup;
 pub use config::{NatsConfig, NatsFault, NatsUrl};
 
 use super::config::AdapterConfig;

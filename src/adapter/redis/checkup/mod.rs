@@ -41,7 +41,8 @@ pub async fn checkup(config: &RedisConfig, adapter: &AdapterConfig, report: &mut
         Ok(tls) => tls,
         Err((key, text)) => return report.failure(format!("redis.{key}: {text}"), ""),
     };
-    files(config, report);
+    let files = [("ca_file", &config.ca_file), ("cert_file", &config.cert_file)];
+    certificate::examine_files("redis", files, SystemTime::now(), report);
     let is_cluster = parts.layout == Layout::Cluster;
     let visitor = Visitor::new(config.login(&parts), tls.clone());
     let names = Names::new(&adapter.prefix, adapter.topics, is_cluster);
@@ -70,22 +71,6 @@ pub async fn checkup(config: &RedisConfig, adapter: &AdapterConfig, report: &mut
         "nothing is stored in redis: maxmemory, eviction and persistence do not matter, nor does the number of a \
          database; clusters of nodes are kept apart by adapter.prefix",
     );
-}
-
-/// The certificates in our own files, as far as they are named.
-fn files(config: &RedisConfig, report: &mut Report<'_>) {
-    for (key, file) in [("ca_file", &config.ca_file), ("cert_file", &config.cert_file)] {
-        let Some(file) = file else { continue };
-        match tls::certificates(file) {
-            Ok(certificates) => {
-                for certificate in certificates {
-                    let whose = format!("redis.{key}: the certificate in {}", file.display());
-                    certificate::examine(&whose, &certificate, SystemTime::now(), report);
-                }
-            }
-            Err(text) => report.failure(format!("redis.{key}: {text}"), ""),
-        }
-    }
 }
 
 /// Who connects as a node does, step by step, to tell which step fails.
