@@ -161,29 +161,29 @@ fn thrice(broker: Value) -> [Value; 3] {
 }
 
 async fn redis_restarted_empty(case: &Case) {
-    let mut redis = Redis::start(case).await;
+    let mut redis = Redis::start();
     let ride = Ride::begin(case, &thrice(redis.config()), LoadShape::default()).await;
     let down = Instant::now();
     redis.kill();
     sleep(Duration::from_secs(5)).await;
-    redis.start_again().await;
+    redis.start_again();
     let up = Instant::now();
     ride.through(Outage { down, up }).await;
 }
 
 async fn nats_restarted(case: &Case) {
-    let mut nats = Nats::start(case).await;
+    let mut nats = Nats::start();
     let ride = Ride::begin(case, &thrice(nats.config()), LoadShape::default()).await;
     let down = Instant::now();
     nats.kill();
     sleep(Duration::from_secs(5)).await;
-    nats.start_again().await;
+    nats.start_again();
     let up = Instant::now();
     ride.through(Outage { down, up }).await;
 }
 
 async fn redis_frozen_for_30_s(case: &Case) {
-    let redis = Redis::start(case).await;
+    let redis = Redis::start();
     let ride = Ride::begin(case, &thrice(redis.config()), LoadShape::default()).await;
     let outage = Outage::of(
         Duration::from_secs(30),
@@ -195,7 +195,7 @@ async fn redis_frozen_for_30_s(case: &Case) {
 }
 
 async fn nats_frozen_for_30_s(case: &Case) {
-    let nats = Nats::start(case).await;
+    let nats = Nats::start();
     let ride = Ride::begin(case, &thrice(nats.config()), LoadShape::default()).await;
     let outage = Outage::of(
         Duration::from_secs(30),
@@ -207,7 +207,7 @@ async fn nats_frozen_for_30_s(case: &Case) {
 }
 
 async fn redis_connections_cut(case: &Case) {
-    let redis = Redis::start(case).await;
+    let redis = Redis::start();
     let proxy = Proxy::to(redis.address()).await;
     let ride = Ride::begin(
         case,
@@ -219,7 +219,7 @@ async fn redis_connections_cut(case: &Case) {
 }
 
 async fn nats_connections_cut(case: &Case) {
-    let nats = Nats::start(case).await;
+    let nats = Nats::start();
     let proxy = Proxy::to(nats.address()).await;
     let ride = Ride::begin(
         case,
@@ -255,7 +255,7 @@ async fn connections_cut(ride: Ride<'_>, proxy: &Proxy) {
 
 /// Connections that stay up and carry nothing, in one direction or in both: of one node only.
 async fn redis_connections_mute_or_deaf(case: &Case) {
-    let redis = Redis::start(case).await;
+    let redis = Redis::start();
     let proxy = Proxy::to(redis.address()).await;
     let (straight, through) = (redis.config(), redis.config_at(proxy.address()));
     let ride = Ride::begin(case, &[straight.clone(), through, straight], LoadShape::default()).await;
@@ -276,7 +276,7 @@ async fn redis_connections_mute_or_deaf(case: &Case) {
 
 /// As an operator's `CLIENT KILL`, or an output buffer that overflows.
 async fn redis_kills_its_clients(case: &Case) {
-    let redis = Redis::start(case).await;
+    let redis = Redis::start();
     let ride = Ride::begin(case, &thrice(redis.config()), LoadShape::default()).await;
     for kind in ["pubsub", "normal", "pubsub", "normal"] {
         let killed = redis.ask(&["CLIENT", "KILL", "TYPE", kind]).await;
@@ -288,7 +288,7 @@ async fn redis_kills_its_clients(case: &Case) {
 }
 
 async fn redis_sentinel_fails_over(case: &Case) {
-    let mut sentinels = Sentinels::start(case).await;
+    let mut sentinels = Sentinels::start();
     let ride = Ride::begin(case, &thrice(sentinels.config()), LoadShape::default()).await;
     let down = Instant::now();
     sentinels.kill_master();
@@ -299,7 +299,7 @@ async fn redis_sentinel_fails_over(case: &Case) {
 }
 
 async fn redis_cluster_loses_a_master(case: &Case) {
-    let mut cluster = RedisCluster::start(case).await;
+    let mut cluster = RedisCluster::start();
     let ride = Ride::begin(case, &thrice(cluster.config()), LoadShape::with_channels(12)).await;
     let down = Instant::now();
     cluster.kill_a_master();
@@ -316,7 +316,7 @@ async fn redis_cluster_loses_a_master(case: &Case) {
 }
 
 async fn redis_cluster_moves_slots(case: &Case) {
-    let cluster = RedisCluster::start(case).await;
+    let cluster = RedisCluster::start();
     let ride = Ride::begin(case, &thrice(cluster.config()), LoadShape::with_channels(12)).await;
     for time in 1..=3 {
         let moved = cluster.move_slots_in_use().await;
@@ -332,7 +332,7 @@ async fn redis_cluster_moves_slots(case: &Case) {
 }
 
 async fn nats_cluster_loses_a_server(case: &Case) {
-    let mut cluster = NatsCluster::start(case, 3).await;
+    let mut cluster = NatsCluster::start(3).await;
     let ride = Ride::begin(case, &cluster.configs(), LoadShape::default()).await;
     // The first node's own server goes, comes back, and the next one's goes.
     for server in [0, 1] {

@@ -66,6 +66,11 @@ impl Case {
         );
     }
 
+    /// All is set up: what held the test up until now is no excuse.
+    pub(crate) fn is_set_up(&self) {
+        self.held_up.store(0, Ordering::Relaxed);
+    }
+
     /// Since it began.
     pub(crate) fn elapsed(&self) -> Duration {
         self.began.elapsed()

@@ -201,7 +201,7 @@ async fn nats_node_killed(case: &Case) {
 }
 
 async fn node_killed(case: &Case, kind: Kind) {
-    let broker = Broker::start(case, kind).await;
+    let broker = Broker::start(kind);
     let mut stage = three_nodes(case, &broker).await;
     let mut crowd = Crowd::gather(&stage).await;
     let id = stage.nodes[VICTIM].id().await;
@@ -266,7 +266,7 @@ async fn nats_node_frozen_for_60_s(case: &Case) {
 }
 
 async fn node_frozen_for_60_s(case: &Case, kind: Kind) {
-    let broker = Broker::start(case, kind).await;
+    let broker = Broker::start(kind);
     let mut stage = three_nodes(case, &broker).await;
     let crowd = Crowd::gather(&stage).await;
     let load = Load::begin(LoadShape::default(), &stage.nodes, &[0, 2]).await;
@@ -314,7 +314,7 @@ async fn nats_node_told_to_leave(case: &Case) {
 }
 
 async fn node_told_to_leave(case: &Case, kind: Kind) {
-    let broker = Broker::start(case, kind).await;
+    let broker = Broker::start(kind);
     let mut stage = three_nodes(case, &broker).await;
     let mut crowd = Crowd::gather(&stage).await;
     let id = stage.nodes[VICTIM].id().await;
@@ -364,7 +364,7 @@ async fn nats_node_comes_late(case: &Case) {
 }
 
 async fn node_comes_late(case: &Case, kind: Kind) {
-    let broker = Broker::start(case, kind).await;
+    let broker = Broker::start(kind);
     let config = broker.config();
     let mut stage = Stage::set(case, &[config.clone(), config.clone()]).await;
     let crowd = Crowd::gather(&stage).await;
@@ -414,7 +414,7 @@ async fn nats_node_cut_off(case: &Case) {
 }
 
 async fn node_cut_off(case: &Case, kind: Kind) {
-    let broker = Broker::start(case, kind).await;
+    let broker = Broker::start(kind);
     let proxy = Proxy::to(broker.address()).await;
     let (straight, through): (Value, Value) = (broker.config(), broker.config_at(proxy.address()));
     let stage = Stage::set(case, &[straight.clone(), through, straight]).await;
@@ -475,7 +475,7 @@ async fn nats_away_under_a_crowd(case: &Case) {
 
 /// Nobody is taken for lost because nobody can be heard.
 async fn away_under_a_crowd(case: &Case, kind: Kind) {
-    let mut broker = Broker::start(case, kind).await;
+    let mut broker = Broker::start(kind);
     let stage = three_nodes(case, &broker).await;
     let mut crowd = Crowd::gather(&stage).await;
     let before = crowd.all.clone();
@@ -492,7 +492,7 @@ async fn away_under_a_crowd(case: &Case, kind: Kind) {
         .agree_on(&[VICTIM], CROWD, &crowd.all, Duration::from_secs(1))
         .await;
 
-    broker.start_again().await;
+    broker.start_again();
     let back = Instant::now();
     stage.agree_on(&[0, 1, 2], CROWD, &crowd.all, AGREED_MAX).await;
     crowd.sees(&stage, &crowd.all, AGREED_MAX).await;

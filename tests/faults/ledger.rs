@@ -1,7 +1,7 @@
 //! What was published against what was heard. Pure: these are the judges, so they judge themselves first
 //! ([`judge_known_cases`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ pub(crate) struct Tally {
     pub(crate) heard: u64,
     /// Ranges of numbers that never came.
     pub(crate) missing: Vec<RangeInclusive<u32>>,
+    /// Where they were to come from.
+    missing_from: BTreeSet<String>,
     /// Sequences of which the last number did not come, or not yet.
     pub(crate) unfinished: u32,
 }
@@ -27,8 +29,11 @@ impl Tally {
             .sum()
     }
 
-    /// Adds what another channel or publisher comes to.
-    pub(crate) fn add(&mut self, other: Tally) {
+    /// Adds what another channel or publisher comes to, by its name.
+    pub(crate) fn add(&mut self, other: Tally, name: &str) {
+        if !other.missing.is_empty() {
+            self.missing_from.insert(name.to_owned());
+        }
         self.heard += other.heard;
         self.unfinished += other.unfinished;
         self.missing.extend(other.missing);
@@ -40,9 +45,10 @@ impl fmt::Display for Tally {
         let ranges = &self.missing[..self.missing.len().min(8)];
         write!(
             f,
-            "{} of {}: {ranges:?}",
+            "{} of {}: {ranges:?} of {:?}",
             self.missing_count(),
-            self.missing_count() + self.heard
+            self.missing_count() + self.heard,
+            self.missing_from
         )
     }
 }
@@ -95,6 +101,7 @@ pub(crate) fn tally(heard: &[u32], first_sure: u32, last: u32) -> Result<Tally, 
     Ok(Tally {
         heard: heard.len() as u64,
         missing,
+        missing_from: BTreeSet::new(),
         unfinished: u32::from(is_unfinished),
     })
 }

@@ -291,7 +291,7 @@ impl Load {
                         panic!("{}, {channel} from {}: {fault}", ear.name, publisher.node)
                     });
                     if !publisher.was_cut_off {
-                        tally.add(one);
+                        tally.add(one, &format!("{channel} of publisher {}", publisher.number));
                     }
                 }
             }

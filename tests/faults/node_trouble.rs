@@ -30,7 +30,7 @@ async fn nats_bystander_killed_five_times(case: &Case) {
 /// Nodes A and C publish and listen; B is killed and started again, listens to the same channels, and publishes. What A
 /// and C tell each other is complete; each life of B hears all that was published since it was subscribed.
 async fn bystander_killed_five_times(case: &Case, kind: Kind) {
-    let broker = Broker::start(case, kind).await;
+    let broker = Broker::start(kind);
     let config = broker.config();
     let mut stage = Stage::set(case, &[config.clone(), config.clone(), config]).await;
     let mut load = Load::begin(LoadShape::default(), &stage.nodes, &[0, 2, 1]).await;

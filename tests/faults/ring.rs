@@ -30,7 +30,7 @@ async fn nats_away_for_longer_than_the_ring(case: &Case) {
 }
 
 async fn away_for_longer_than_the_ring(case: &Case, kind: Kind) {
-    let mut broker = Broker::start(case, kind).await;
+    let mut broker = Broker::start(kind);
     let mut config = broker.config();
     config["adapter"]["ring_bytes_max"] = RING_BYTES.into();
     let stage = Stage::set(case, &[config.clone(), config.clone(), config]).await;
@@ -43,7 +43,7 @@ async fn away_for_longer_than_the_ring(case: &Case, kind: Kind) {
     sleep(Duration::from_secs(2)).await;
     broker.kill();
     sleep(AWAY).await;
-    broker.start_again().await;
+    broker.start_again();
     let up = Instant::now();
     let took = load.caught_up(up, case.bound(Duration::from_secs(5))).await;
     let took = took.unwrap_or_else(|waits| panic!("the broker is back, and 5 s later {waits}"));

@@ -58,6 +58,7 @@ impl<'a> Stage<'a> {
             stage.add(broker).await;
         }
         stage.everybody_knows_everybody().await;
+        case.is_set_up();
         stage
     }
 

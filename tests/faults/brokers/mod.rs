@@ -1,11 +1,10 @@
 //! Private brokers: started for one case on free ports, killed, frozen and moved about by it, gone with it.
 
 mod nats;
+#[path = "../../support/brokers/mod.rs"]
+mod private;
 mod proxy;
 mod redis;
-#[path = "../../redis/servers.rs"]
-#[allow(dead_code, reason = "the adapter's own tests use what these do not")]
-mod servers;
 
 use std::net::SocketAddr;
 
@@ -14,7 +13,6 @@ use serde_json::{Value, json};
 pub(crate) use self::nats::{Nats, NatsCluster};
 pub(crate) use self::proxy::{Proxy, Way};
 pub(crate) use self::redis::{Redis, RedisCluster, Sentinels};
-use crate::case::Case;
 
 /// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +28,10 @@ pub(crate) enum Broker {
 }
 
 impl Broker {
-    pub(crate) async fn start(case: &Case, kind: Kind) -> Broker {
+    pub(crate) fn start(kind: Kind) -> Broker {
         match kind {
-            Kind::Redis => Broker::Redis(Redis::start(case).await),
-            Kind::Nats => Broker::Nats(Nats::start(case).await),
+            Kind::Redis => Broker::Redis(Redis::start()),
+            Kind::Nats => Broker::Nats(Nats::start()),
         }
     }
 
@@ -65,10 +63,10 @@ impl Broker {
     }
 
     /// On the same port, and empty.
-    pub(crate) async fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         match self {
-            Broker::Redis(redis) => redis.start_again().await,
-            Broker::Nats(nats) => nats.start_again().await,
+            Broker::Redis(redis) => redis.start_again(),
+            Broker::Nats(nats) => nats.start_again(),
         }
     }
 
@@ -98,4 +96,8 @@ impl Broker {
 /// The adapter's section: what all cases share.
 fn adapter(driver: &str) -> Value {
     json!({ "driver": driver, "prefix": "faults", "lease_s": crate::stage::LEASE.as_secs() })
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }

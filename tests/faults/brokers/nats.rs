@@ -1,54 +1,51 @@
 //! NATS: one server, or several that form a cluster.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::adapter;
-use super::servers::free_port;
-use crate::case::Case;
+use super::private::{free_port, nats};
+use super::{adapter, local};
 
-/// A start takes no longer, however busy the machine is.
-const START_MAX: Duration = Duration::from_secs(10);
+/// Servers find each other again within so much, however busy the machine is.
+const WHOLE_MAX: Duration = Duration::from_secs(20);
 
-/// One server.
-pub(crate) struct Nats {
-    port: u16,
-    monitor_port: u16,
-    arguments: Vec<String>,
-    process: Option<Child>,
+fn config(addresses: &[SocketAddr]) -> Value {
+    let urls: Vec<_> = addresses
+        .iter()
+        .map(|address| format!("nats://{address}"))
+        .collect();
+    json!({ "adapter": adapter("nats"), "nats": { "urls": urls } })
 }
 
-impl Drop for Nats {
-    fn drop(&mut self) {
-        self.kill();
-    }
+/// One server, which can be asked what it knows.
+pub(crate) struct Nats {
+    server: nats::Nats,
+    monitor: SocketAddr,
 }
 
 impl Nats {
-    pub(crate) async fn start(_: &Case) -> Nats {
-        let mut nats = Nats::prepared(&[]);
-        nats.start_again().await;
-        nats
+    pub(crate) fn start() -> Nats {
+        Nats::monitored(nats::Nats::start())
     }
 
-    fn prepared(arguments: &[String]) -> Nats {
+    /// The same server with a port on which it tells about itself, which takes a restart.
+    fn monitored(mut server: nats::Nats) -> Nats {
+        let port = free_port();
+        server.process.arguments(["-m", &port.to_string()]);
+        server.process.start();
         Nats {
-            port: free_port(),
-            monitor_port: free_port(),
-            arguments: arguments.to_vec(),
-            process: None,
+            server,
+            monitor: local(port),
         }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        local(self.server.process.port)
     }
 
     pub(crate) fn config(&self) -> Value {
@@ -60,48 +57,24 @@ impl Nats {
     }
 
     pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // A frozen one dies of this, too.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.server.process.stop();
     }
 
-    /// On the same port, until it listens.
-    pub(crate) async fn start_again(&mut self) {
-        let process = Command::new("nats-server")
-            .args(["-a", "127.0.0.1", "-p", &self.port.to_string()])
-            .args(["-m", &self.monitor_port.to_string()])
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        self.process = Some(process.expect("nats-server starts"));
-        let begun = Instant::now();
-        while TcpStream::connect(self.address()).await.is_err() {
-            assert!(begun.elapsed() < START_MAX, "nats-server does not listen");
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("it runs");
-        kill_process(Pid::from_child(process), signal).expect("it runs");
+    pub(crate) fn start_again(&mut self) {
+        self.server.process.start();
     }
 
     pub(crate) fn freeze(&self) {
-        self.signal(Signal::STOP);
+        self.server.process.freeze();
     }
 
     pub(crate) fn thaw(&self) {
-        self.signal(Signal::CONT);
+        self.server.process.thaw();
     }
 
-    async fn monitored(&self, path: &str) -> Value {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.monitor_port))
-            .await
-            .expect("the monitor listens");
+    async fn tells(&self, path: &str) -> Value {
+        let connected = TcpStream::connect(self.monitor).await;
+        let mut stream = connected.expect("the monitor listens");
         // HTTP/1.0: an answer in one piece, that ends with the connection.
         let request = format!("GET {path} HTTP/1.0\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("it reads");
@@ -112,7 +85,7 @@ impl Nats {
     }
 
     pub(crate) async fn traces_of(&self, id: &str) -> Vec<String> {
-        let told = self.monitored("/subsz?subs=1&limit=100000").await;
+        let told = self.tells("/subsz?subs=1&limit=100000").await;
         let subscriptions = told["subscriptions_list"].as_array().expect("a list");
         subscriptions
             .iter()
@@ -123,18 +96,10 @@ impl Nats {
     }
 
     async fn routes(&self) -> u64 {
-        self.monitored("/routez").await["num_routes"]
+        self.tells("/routez").await["num_routes"]
             .as_u64()
             .expect("a number")
     }
-}
-
-fn config(addresses: &[SocketAddr]) -> Value {
-    let urls: Vec<_> = addresses
-        .iter()
-        .map(|address| format!("nats://{address}"))
-        .collect();
-    json!({ "adapter": adapter("nats"), "nats": { "urls": urls } })
 }
 
 /// Servers that know each other.
@@ -143,25 +108,11 @@ pub(crate) struct NatsCluster {
 }
 
 impl NatsCluster {
-    pub(crate) async fn start(_: &Case, size: usize) -> NatsCluster {
-        let route = |_| format!("nats://127.0.0.1:{}", free_port());
-        let routes: Vec<_> = (0..size).map(route).collect();
-        let server = |own: &String| {
-            let arguments = [
-                "--cluster_name",
-                "faults",
-                "--cluster",
-                own,
-                "--routes",
-                &routes.join(","),
-            ];
-            Nats::prepared(&arguments.map(str::to_owned))
+    pub(crate) async fn start(size: usize) -> NatsCluster {
+        let servers = nats::Nats::cluster(size).into_iter();
+        let cluster = NatsCluster {
+            servers: servers.map(Nats::monitored).collect(),
         };
-        let mut servers: Vec<_> = routes.iter().map(server).collect();
-        for server in &mut servers {
-            server.start_again().await;
-        }
-        let cluster = NatsCluster { servers };
         cluster.wait_until_whole().await;
         cluster
     }
@@ -170,7 +121,7 @@ impl NatsCluster {
         let begun = Instant::now();
         for server in &self.servers {
             while server.routes().await < self.servers.len() as u64 - 1 {
-                assert!(begun.elapsed() < START_MAX, "the servers do not find each other");
+                assert!(begun.elapsed() < WHOLE_MAX, "the servers do not find each other");
                 sleep(Duration::from_millis(20)).await;
             }
         }
@@ -192,7 +143,7 @@ impl NatsCluster {
     }
 
     pub(crate) async fn start_again(&mut self, server: usize) {
-        self.servers[server].start_again().await;
+        self.servers[server].start_again();
         self.wait_until_whole().await;
     }
 }
