@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cluster::{Cluster, RelayedEvent, Source};
+use super::cluster::{Cluster, RelayedEvent};
 use super::{Node, push_to_audience};
 use crate::app::App;
 use crate::hub::cache::CachedEvent;
@@ -15,6 +15,7 @@ use crate::protocol::channel_name::ChannelName;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
 use crate::relay::Origin;
+use crate::relay::envelope::Author;
 
 /// How long a publisher waits for the shards to come below their marks before it is refused.
 const PERMISSION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -158,7 +159,8 @@ impl Node {
                 name,
                 frame,
                 except,
-                source: Source::Backend,
+                author: Author::Backend,
+                after: 0,
                 stamp: origin.stamp,
             };
             cluster.relay_event(&event, now);
@@ -188,7 +190,8 @@ impl Node {
                     name,
                     frame,
                     except: Some(sender),
-                    source: Source::Client { after },
+                    author: Author::Client,
+                    after,
                     stamp: self.origin().stamp,
                 };
                 cluster.relay_event(&event, now);

@@ -42,7 +42,7 @@ pub enum Body<T = Text> {
         /// The socket that must not get it.
         except: Option<SocketId>,
         /// Who it is from.
-        origin: Origin,
+        author: Author,
         /// The number on the sender's roster topic that must have been applied before this event is delivered; 0: none.
         after: u64,
         /// The finished WebSocket frame.
@@ -61,11 +61,11 @@ pub enum Body<T = Text> {
     Roster(Bytes),
 }
 
-/// Who an event is from.
+/// Whom an event is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum Author {
     /// The app's back end.
-    Published,
+    Backend,
     /// A subscriber.
     Client,
 }
@@ -134,12 +134,12 @@ impl<T: Deref<Target = str>> Envelope<T> {
         match &self.body {
             Body::Event {
                 except,
-                origin,
+                author,
                 after,
                 ..
             } => {
                 let except = if except.is_some() { EVENT_EXCEPT } else { 0 };
-                let client = if *origin == Origin::Client {
+                let client = if *author == Author::Client {
                     EVENT_CLIENT
                 } else {
                     0
@@ -167,10 +167,10 @@ impl Envelope {
                 except: (kind & EVENT_EXCEPT != 0)
                     .then(|| socket(&mut reader))
                     .transpose()?,
-                origin: if kind & EVENT_CLIENT != 0 {
-                    Origin::Client
+                author: if kind & EVENT_CLIENT != 0 {
+                    Author::Client
                 } else {
-                    Origin::Published
+                    Author::Backend
                 },
                 after: if kind & EVENT_AFTER != 0 {
                     reader.number()?
@@ -223,15 +223,15 @@ mod tests {
 
     fn body() -> impl Strategy<Value = Body<String>> {
         let except = proptest::option::of((part(), part()).prop_map(|(l, r)| SocketId::from_parts(l, r)));
-        let origin = prop_oneof![Just(Origin::Published), Just(Origin::Client)];
+        let author = prop_oneof![Just(Author::Backend), Just(Author::Client)];
         let after = prop_oneof![Just(0), any::<u64>()];
-        let event = (any::<String>(), any::<String>(), except, origin, after, bytes());
+        let event = (any::<String>(), any::<String>(), except, author, after, bytes());
         prop_oneof![
-            event.prop_map(|(app, channel, except, origin, after, frame)| Body::Event {
+            event.prop_map(|(app, channel, except, author, after, frame)| Body::Event {
                 app,
                 channel,
                 except,
-                origin,
+                author,
                 after,
                 frame
             }),
@@ -258,14 +258,14 @@ mod tests {
                 app,
                 channel,
                 except,
-                origin,
+                author,
                 after,
                 frame,
             } => Body::Event {
                 app: app.to_string(),
                 channel: channel.to_string(),
                 except,
-                origin,
+                author,
                 after,
                 frame,
             },
@@ -351,7 +351,7 @@ mod tests {
                 app: "1",
                 channel: "private-chat.1234",
                 except,
-                origin: Origin::Published,
+                author: Author::Backend,
                 after: 0,
                 frame,
             },

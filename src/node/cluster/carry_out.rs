@@ -14,7 +14,7 @@ use crate::protocol::channel_name::ChannelName;
 use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
 use crate::relay::Origin;
-use crate::relay::envelope::{Body, Envelope, Origin as Source};
+use crate::relay::envelope::{Author, Body, Envelope};
 
 impl Node {
     /// Delivers an event of another node to the subscribers here, or closes a user's sockets.
@@ -40,7 +40,7 @@ impl Node {
             Body::Event {
                 frame,
                 except,
-                origin: source,
+                author,
                 ..
             } => {
                 let Some(frame) = Frame::from_bytes(frame) else {
@@ -48,7 +48,7 @@ impl Node {
                 };
                 let inboxes = self.inboxes();
                 let step = |channel: &Arc<Channel>, state: &mut ChannelState| {
-                    if is_cache && source == Source::Published {
+                    if is_cache && author == Author::Backend {
                         let expires = now + namespace.app.limits.cache_ttl;
                         let event = CachedEvent::new(frame.clone(), expires, origin);
                         self.hub.store_cached(&namespace, channel, state, event);

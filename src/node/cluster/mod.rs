@@ -37,7 +37,7 @@ pub use self::interest::Waiter;
 use self::interest::{Entered, Interests, Wish};
 use self::peers::Peers;
 use self::relay::Announced;
-pub(super) use self::relay::{RelayedEvent, Source};
+pub(super) use self::relay::RelayedEvent;
 use super::Node;
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::{Adapter, Events, LANE_HEART, Link, NodeId, Sink, Topic};

@@ -16,7 +16,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
 use crate::relay::Stamp;
-use crate::relay::envelope::{Body, Envelope, Origin};
+use crate::relay::envelope::{Author, Body, Envelope};
 use crate::roster::digest::Digest;
 
 /// Above this share of its bound, what the broker has not accepted holds publishers up. Percent.
@@ -28,35 +28,24 @@ pub(in crate::node) struct RelayedEvent<'a> {
     pub(in crate::node) name: &'a ChannelName,
     pub(in crate::node) frame: &'a Frame,
     pub(in crate::node) except: Option<SocketId>,
-    pub(in crate::node) source: Source,
+    pub(in crate::node) author: Author,
+    /// The announcement that other nodes must know first, since it tells of the author; 0: none.
+    pub(in crate::node) after: u64,
     pub(in crate::node) stamp: Stamp,
-}
-
-/// Whom an event is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::node) enum Source {
-    /// The app's back end.
-    Backend,
-    /// A subscriber, whose being there is in this announcement or an earlier one.
-    Client { after: u64 },
 }
 
 impl Cluster {
     /// Sends an event to the nodes that have subscribers of its channel.
     pub(in crate::node) fn relay_event(&self, event: &RelayedEvent<'_>, now: Instant) {
         let app = event.namespace.app.id();
-        let (origin, after) = match event.source {
-            Source::Backend => (Origin::Published, 0),
-            Source::Client { after } => (Origin::Client, after),
-        };
         let envelope = Envelope {
             stamp: event.stamp,
             body: Body::Event {
                 app,
                 channel: event.name.as_str(),
                 except: event.except,
-                origin,
-                after,
+                author: event.author,
+                after: event.after,
                 frame: event.frame.clone().into_bytes(),
             },
         };
