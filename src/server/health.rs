@@ -163,7 +163,7 @@ impl Health {
 
 /// How the cluster stands in the body of `/ready`.
 fn shown(cluster: &ClusterSnapshot) -> Value {
-    let milliseconds = |time: f64| (time * 1e6).round() / 1e3;
+    let thousandths = |number: f64| (number * 1e3).round() / 1e3;
     json!({
         "driver": cluster.driver,
         "node_id": cluster.node_id,
@@ -171,8 +171,8 @@ fn shown(cluster: &ClusterSnapshot) -> Value {
         "nodes": cluster.nodes,
         "nodes_unknown": cluster.nodes_unknown,
         "gaps": cluster.gaps_total(),
-        "last_heard_s": milliseconds(cluster.last_heard_s) / 1e3,
-        "round_trip_ms": cluster.round_trip_s.map(milliseconds),
+        "last_heard_s": thousandths(cluster.last_heard_s),
+        "round_trip_ms": cluster.round_trip_s.map(|time| thousandths(time * 1e3)),
     })
 }
 
@@ -430,7 +430,7 @@ mod tests {
             connected: 4,
             connections: 4,
             round_trip_s: Some(0.000_412_3),
-            last_heard_s: 0.25,
+            last_heard_s: 5.942_338_4,
             nodes: 3,
             nodes_unknown: 1,
             unsent_gaps: 1,
@@ -441,7 +441,7 @@ mod tests {
         health.show_cluster(Some(&cluster));
         let shown = json!({
             "driver": "redis", "node_id": "00ff", "bus": "up", "nodes": 3, "nodes_unknown": 1, "gaps": 6,
-            "last_heard_s": 0.25, "round_trip_ms": 0.412,
+            "last_heard_s": 5.942, "round_trip_ms": 0.412,
         });
         assert_eq!(body("/ready", &health)["cluster"], shown);
 
