@@ -320,6 +320,10 @@ impl Cluster {
     /// Another node spreads channels over topics in another way: what it publishes would not be heard here.
     fn mismatch(&self, peer: NodeId, beat: &Beat) {
         let before = self.heart.state().mismatched.replace(now());
+        if beat.is_starting {
+            // It is to know before it is ready.
+            self.heart.early.notify_one();
+        }
         if before.is_none() {
             tracing::error!(
                 node = %peer,

@@ -185,10 +185,17 @@ async fn follow(node: Arc<Node>, peer: NodeId, mut queue: mpsc::Receiver<Work>, 
     };
     loop {
         let look_at = follower.step().unwrap_or_else(|| now() + LOOK);
-        match tokio::time::timeout_at(look_at.into(), queue.recv()).await {
-            Ok(Some(work)) => follower.work(work),
-            Ok(None) => return,
-            Err(_) => follower.look(),
+        if look_at <= now() {
+            // Without a timer, which would make each step take a millisecond.
+            if let Ok(work) = queue.try_recv() {
+                follower.work(work);
+            }
+        } else {
+            match tokio::time::timeout_at(look_at.into(), queue.recv()).await {
+                Ok(Some(work)) => follower.work(work),
+                Ok(None) => return,
+                Err(_) => follower.look(),
+            }
         }
         if known.has_missed.swap(false, Ordering::AcqRel) {
             follower.ask();
