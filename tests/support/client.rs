@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::server::{KEY, SECRET};
+use super::server::SECRET;
 use super::{sign, soon};
 
 /// What the server did next.
@@ -27,6 +27,8 @@ pub(crate) struct Client {
     /// The connection itself, for who wants to hear as it comes and without a deadline.
     pub(crate) stream: WebSocketStream<TcpStream>,
     pub(crate) socket_id: String,
+    /// The key of its app.
+    key: String,
 }
 
 impl Client {
@@ -50,9 +52,11 @@ impl Client {
         stream.set_nodelay(true).expect("a socket takes options");
         let handshake = tokio_tungstenite::client_async(format!("ws://test{target}"), stream);
         let (stream, _) = soon("the upgrade", handshake).await.expect("a completed upgrade");
+        let key = target.split(['/', '?']).nth(2).unwrap_or_default().to_owned();
         Client {
             stream,
             socket_id: String::new(),
+            key,
         }
     }
 
@@ -130,7 +134,20 @@ impl Client {
 
     /// Sends one message.
     pub(crate) async fn say(&mut self, message: &Value) {
-        self.say_text(&message.to_string()).await;
+        self.say_together(std::slice::from_ref(message)).await;
+    }
+
+    /// Sends messages in one packet.
+    pub(crate) async fn say_together(&mut self, messages: &[Value]) {
+        let said = async {
+            for message in messages {
+                self.stream.feed(Message::text(message.to_string())).await?;
+            }
+            self.stream.flush().await
+        };
+        soon("the server to read", said)
+            .await
+            .expect("the connection holds");
     }
 
     /// Sends a text, JSON or not.
@@ -149,15 +166,21 @@ impl Client {
 
     /// What signs this socket's subscription to a channel.
     pub(crate) fn auth(&self, channel: &str, channel_data: &str) -> String {
-        let id = &self.socket_id;
+        let (id, key) = (&self.socket_id, &self.key);
         match channel_data {
-            "" => sign::auth(KEY, SECRET, &format!("{id}:{channel}")),
-            data => sign::auth(KEY, SECRET, &format!("{id}:{channel}:{data}")),
+            "" => sign::auth(key, SECRET, &format!("{id}:{channel}")),
+            data => sign::auth(key, SECRET, &format!("{id}:{channel}:{data}")),
         }
     }
 
     /// Asks for a channel, signed where it needs to be, and does not wait.
     pub(crate) async fn ask_for(&mut self, channel: &str, channel_data: &str) {
+        let message = self.subscription(channel, channel_data);
+        self.say(&message).await;
+    }
+
+    /// What asks for a channel, signed where it needs to be.
+    pub(crate) fn subscription(&self, channel: &str, channel_data: &str) -> Value {
         let mut data = json!({ "channel": channel, "auth": "" });
         if channel.starts_with("private-") || channel.starts_with("presence-") {
             data["auth"] = self.auth(channel, channel_data).into();
@@ -165,8 +188,7 @@ impl Client {
         if !channel_data.is_empty() {
             data["channel_data"] = channel_data.into();
         }
-        self.say(&json!({ "event": "pusher:subscribe", "data": data }))
-            .await;
+        json!({ "event": "pusher:subscribe", "data": data })
     }
 
     /// Subscribes, and waits for the acknowledgement, which must come next.
@@ -196,9 +218,18 @@ impl Client {
 
     /// Asks to be signed in with this text, and does not wait.
     pub(crate) async fn ask_sign_in(&mut self, user_data: &str) {
-        let auth = sign::auth(KEY, SECRET, &format!("{}::user::{user_data}", self.socket_id));
-        self.say(&json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } }))
-            .await;
+        let message = self.signing_in(user_data);
+        self.say(&message).await;
+    }
+
+    /// What asks to be signed in with this text.
+    pub(crate) fn signing_in(&self, user_data: &str) -> Value {
+        let auth = sign::auth(
+            &self.key,
+            SECRET,
+            &format!("{}::user::{user_data}", self.socket_id),
+        );
+        json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user_data } })
     }
 
     /// Signs in, and waits for the answer, which must come next.

@@ -1,6 +1,7 @@
 //! A server in this process, on free ports.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use fanwire::app::{AppConfig, Secret};
 use fanwire::config::Config;
@@ -41,10 +42,10 @@ pub(crate) fn config(apps: impl IntoIterator<Item = AppConfig>) -> Config {
 
 /// A server at work, with the first app of its configuration, or the demo app.
 pub(crate) struct TestServer {
-    server: Server,
+    pub(crate) server: Arc<Server>,
     pub(crate) address: SocketAddr,
     pub(crate) admin_address: SocketAddr,
-    app: AppConfig,
+    pub(crate) app: AppConfig,
 }
 
 impl TestServer {
@@ -62,6 +63,11 @@ impl TestServer {
         let server = Server::start(config)
             .await
             .expect("a free port and a sound configuration");
+        TestServer::serving(Arc::new(server), app)
+    }
+
+    /// A server at work, as one of its apps knows it.
+    pub(crate) fn serving(server: Arc<Server>, app: AppConfig) -> TestServer {
         TestServer {
             address: server.address(),
             admin_address: server.admin_address().expect("the admin port is on"),
@@ -72,9 +78,10 @@ impl TestServer {
 
     /// A client that was greeted.
     pub(crate) async fn connect(&self) -> Client {
+        let key = &self.app.key;
         Client::connect(
             self.address,
-            "/app/key?protocol=7&client=js&version=8.6.0&flash=false",
+            &format!("/app/{key}?protocol=7&client=js&version=8.6.0&flash=false"),
         )
         .await
     }
@@ -161,6 +168,7 @@ impl TestServer {
     }
 
     pub(crate) async fn drain(self) {
-        self.server.drain().await;
+        let server = Arc::into_inner(self.server).expect("nobody else holds the server");
+        server.drain().await;
     }
 }
