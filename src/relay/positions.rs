@@ -115,6 +115,10 @@ struct Interest {
 #[derive(Debug, Default)]
 struct Sender {
     positions: HashMap<Topic, Position, FixedState>,
+    /// What was last told of topics of which nothing is known but that.
+    told: HashMap<Topic, u64, FixedState>,
+    /// All of its topics were told: what is not in `told` has not been used.
+    told_all: bool,
     gaps: BTreeMap<Topic, Gap>,
     /// Interests up to here are older than the sender.
     born: u64,
@@ -170,6 +174,31 @@ impl Positions {
         if let Some(interest) = self.interests.get_mut(&topic) {
             interest.is_lost = true;
             interest.was_lost = true;
+            self.begin_at_heads(topic);
+        }
+    }
+
+    /// The topic is listened to though the broker has not confirmed it, since it is away: what is published from now on
+    /// is missed, and asked for once it is confirmed.
+    pub fn listened_to_unconfirmed(&mut self, topic: Topic) {
+        self.sequence += 1;
+        self.interests.entry(topic).or_insert(Interest {
+            since: self.sequence,
+            is_lost: true,
+            was_lost: true,
+        });
+        self.begin_at_heads(topic);
+    }
+
+    /// Whose beginning is not known begins behind what it last told of itself. That may be a little more than was
+    /// published since somebody listens; to begin with what comes next could be too little.
+    fn begin_at_heads(&mut self, topic: Topic) {
+        for sender in self.senders.values_mut() {
+            let unused = sender.told_all.then_some(0);
+            if let Some(head) = sender.told.get(&topic).copied().or(unused) {
+                let next = Position::Next(head + 1);
+                sender.positions.entry(topic).or_insert(next);
+            }
         }
     }
 
@@ -177,7 +206,9 @@ impl Positions {
     pub fn forget(&mut self, topic: Topic) {
         self.interests.remove(&topic);
         for sender in self.senders.values_mut() {
-            sender.positions.remove(&topic);
+            if let Some(position) = sender.positions.remove(&topic) {
+                sender.told.insert(topic, position.next() - 1);
+            }
             if let Some(gap) = sender.gaps.remove(&topic) {
                 self.held_bytes -= gap.held_bytes();
             }
@@ -189,6 +220,7 @@ impl Positions {
         self.sequence += 1;
         let state = self.senders.entry(sender).or_default();
         state.born = self.sequence;
+        state.told_all = true;
         for (topic, position) in &mut state.positions {
             let interest = self.interests.get(topic);
             if let Position::Head(_) = position
@@ -203,18 +235,6 @@ impl Positions {
     pub fn sender_lost(&mut self, sender: NodeId, now: Instant) {
         if let Some(state) = self.senders.get_mut(&sender) {
             state.lost.get_or_insert(now);
-        }
-    }
-
-    /// All up to `number` counts as heard, if nothing is known of this topic of this sender but perhaps a head.
-    pub fn start_at(&mut self, sender: NodeId, topic: Topic, number: u64) {
-        let state = self.senders.entry(sender).or_default();
-        let position = state.positions.entry(topic).or_insert(Position::Head(number));
-        if let Position::Head(_) = position {
-            *position = Position::Next(number + 1);
-            if state.gaps.get(&topic).is_some_and(|gap| gap.target <= number) {
-                state.gaps.remove(&topic);
-            }
         }
     }
 
@@ -253,6 +273,9 @@ impl Positions {
     /// The sender says that the broker has accepted all up to `number`.
     pub fn head(&mut self, sender: NodeId, topic: Topic, number: u64, now: Instant) {
         let Some(mut way) = self.enter(sender, topic, now) else {
+            let state = self.senders.entry(sender).or_default();
+            state.lost = None;
+            state.told.insert(topic, number);
             return;
         };
         way.state.lost = None;
@@ -268,6 +291,11 @@ impl Positions {
         if number > heard {
             way.is_missing(number, HEAD_AHEAD, true);
         }
+    }
+
+    /// The sender has told the heads of all topics that it has ever used.
+    pub fn told_all_heads(&mut self, sender: NodeId) {
+        self.senders.entry(sender).or_default().told_all = true;
     }
 
     /// The sender says that numbers below this one are no longer to be had.

@@ -315,6 +315,11 @@ impl Cluster {
                     .hand(peer, Work::Compare(*number, Digest(beat.roster_digest)));
             }
         }
+        if beat.has_all_heads {
+            self.lanes
+                .iter()
+                .for_each(|lane| lane.positions().told_all_heads(peer));
+        }
     }
 
     /// Another node spreads channels over topics in another way: what it publishes would not be heard here.

@@ -131,12 +131,13 @@ impl Interests {
     }
 
     /// Looks at every topic: who has waited long enough, and what need not be heard any more. `all` admits everybody,
-    /// since the bus is known to be down. `forget` is called for each topic that is given up, before anybody can want
-    /// it again.
+    /// since the bus is known to be down. `unconfirmed` is called for each topic of which somebody is admitted, before
+    /// that; `forget` for each that is given up, before anybody can want it again.
     pub(super) fn tick(
         &self,
         now: Instant,
         all: bool,
+        mut unconfirmed: impl FnMut(Topic),
         mut forget: impl FnMut(Topic),
     ) -> (Vec<Waiter>, Vec<Wish>) {
         let (mut admitted, mut wishes) = (Vec::new(), Vec::new());
@@ -145,6 +146,7 @@ impl Interests {
             if !interest.is_wanted {
                 continue;
             }
+            let waited = interest.waiting.len();
             let is_over = |since: Instant| all || now.saturating_duration_since(since) >= WAIT_MAX;
             interest.waiting.retain(|(since, waiter)| {
                 let goes = is_over(*since);
@@ -153,6 +155,9 @@ impl Interests {
                 }
                 !goes
             });
+            if interest.waiting.len() < waited {
+                unconfirmed(Topic::Channels(topic));
+            }
             let is_idle = interest
                 .idle_since
                 .is_some_and(|since| now.saturating_duration_since(since) >= KEPT);
@@ -234,15 +239,19 @@ mod tests {
         let (interests, now) = (Interests::new(16), Instant::now());
         interests.enter(3, waiter(1), now);
         assert_eq!(
-            interests.tick(now + Duration::from_millis(1_999), false, drop).0,
+            interests
+                .tick(now + Duration::from_millis(1_999), false, drop, drop)
+                .0,
             []
         );
         assert_eq!(
-            interests.tick(now + Duration::from_millis(2_000), false, drop).0,
+            interests
+                .tick(now + Duration::from_millis(2_000), false, drop, drop)
+                .0,
             [waiter(1)]
         );
         interests.enter(3, waiter(2), now);
-        assert_eq!(interests.tick(now, true, drop).0, [waiter(2)]);
+        assert_eq!(interests.tick(now, true, drop, drop).0, [waiter(2)]);
     }
 
     #[test]
@@ -255,19 +264,22 @@ mod tests {
         interests.occupied(3);
         interests.vacated(3, now);
         assert_eq!(
-            interests.tick(now + s(100), false, drop).1,
+            interests.tick(now + s(100), false, drop, drop).1,
             [],
             "one channel is left"
         );
         interests.vacated(3, now + s(100));
-        assert_eq!(interests.tick(now + s(129), false, drop).1, []);
+        assert_eq!(interests.tick(now + s(129), false, drop, drop).1, []);
         assert_eq!(interests.enter(3, waiter(2), now + s(129)), Entered::Heard);
         assert_eq!(
-            interests.tick(now + s(158), false, drop).1,
+            interests.tick(now + s(158), false, drop, drop).1,
             [],
             "somebody came to look"
         );
-        assert_eq!(interests.tick(now + s(159), false, drop).1, [wish(false, 2)]);
+        assert_eq!(
+            interests.tick(now + s(159), false, drop, drop).1,
+            [wish(false, 2)]
+        );
         assert_eq!(
             interests.enter(3, waiter(3), now + s(160)),
             Entered::Waits(Some(wish(true, 3)))

@@ -57,7 +57,8 @@ pub(super) async fn keep_up(node: Arc<Node>) {
         }
         cluster.lanes.iter().for_each(|lane| lane.ring().trim(now()));
         let forget = |topic: Topic| cluster.lane_of(topic).positions().forget(topic);
-        let (admitted, wishes) = cluster.interests.tick(now(), !is_up, forget);
+        let unconfirmed = |topic: Topic| cluster.lane_of(topic).positions().listened_to_unconfirmed(topic);
+        let (admitted, wishes) = cluster.interests.tick(now(), !is_up, unconfirmed, forget);
         node.admit(admitted);
         wishes.into_iter().for_each(|wish| cluster.tell(wish));
         cluster.peers.forget_lost(now());

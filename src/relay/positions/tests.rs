@@ -315,20 +315,83 @@ fn a_node_that_starts_counts_from_one_on_what_was_wanted_before() {
 }
 
 #[test]
-fn a_start_is_set_only_where_nothing_was_heard() {
+fn who_listens_while_the_broker_is_away_misses_what_is_published_from_then_on() {
+    let told = |topics: &[(Topic, u64)], told_all: bool| {
+        let mut case = Case::new();
+        let now = case.now;
+        for (topic, head) in topics {
+            case.positions.head(ONE, *topic, *head, now);
+        }
+        if told_all {
+            case.positions.told_all_heads(ONE);
+        }
+        case.positions.listened_to_unconfirmed(B);
+        case.pass(5_000);
+        assert_eq!(case.asked(), [[]; 0], "not before it is confirmed");
+        let now = case.now;
+        case.positions.interested(B, now);
+        case.hear_of(ONE, B, 9, 9, false);
+        case.pass(200);
+        (case.came_out(), case.asked())
+    };
+    for (what, topics, told_all, came_out, asked) in [
+        (
+            "its head was told",
+            &[(B, 7)][..],
+            false,
+            vec![],
+            vec![vec![(8, 8)]],
+        ),
+        (
+            "it was told twice",
+            &[(B, 3), (B, 7)],
+            false,
+            vec![],
+            vec![vec![(8, 8)]],
+        ),
+        ("it was not used yet", &[(A, 7)], true, vec![], vec![vec![(1, 8)]]),
+        ("it may have been used", &[(A, 7)], false, vec![9], vec![]),
+    ] {
+        assert_eq!(told(topics, told_all), (came_out, asked), "{what}");
+    }
+
+    // A node that starts meanwhile has said nothing before.
     let mut case = Case::new();
-    case.positions.start_at(ONE, A, 7);
-    case.positions.start_at(ONE, A, 3);
-    case.hear(9, 9);
+    case.positions.listened_to_unconfirmed(B);
+    case.positions.sender_is_new(ONE);
+    let now = case.now;
+    case.positions.interested(B, now);
+    case.hear_of(ONE, B, 2, 2, false);
     case.pass(200);
-    assert_eq!(case.asked(), [[(8, 8)]]);
-    // A gap that was asked for behind a head alone ends with it.
+    assert_eq!(case.asked(), [[(1, 1)]]);
+}
+
+#[test]
+fn a_break_before_anything_was_heard_is_no_excuse_where_heads_were_told() {
     let mut case = Case::new();
-    case.head(3);
-    case.head(5);
-    case.positions.start_at(ONE, A, 5);
-    case.pass(5_000);
-    assert_eq!((case.came_out(), case.asked()), (vec![], vec![]));
+    let now = case.now;
+    case.positions.head(ONE, B, 7, now);
+    case.positions.interested(B, now);
+    case.positions.lost(B);
+    case.positions.interested(B, now);
+    case.hear_of(ONE, B, 10, 10, false);
+    case.pass(200);
+    assert_eq!(case.asked(), [[(8, 9)]]);
+    // What was heard goes before what was told before.
+    let mut case = Case::new();
+    case.hear(8, 8);
+    case.positions.lost(A);
+    case.positions.listened_to_unconfirmed(A);
+    case.hear(9, 9);
+    assert_eq!(case.came_out(), [8, 9]);
+    // It is what was told when the topic is wanted again.
+    case.positions.forget(A);
+    case.positions.listened_to_unconfirmed(A);
+    let now = case.now;
+    case.positions.interested(A, now);
+    case.hear(11, 11);
+    case.pass(200);
+    assert_eq!(case.asked(), [[(10, 10)]]);
 }
 
 #[test]
