@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::brokers::{Nats, NatsCluster, Proxy, Redis, RedisCluster, Sentinels, Way};
+use crate::brokers::{Broker, Kind, Nats, NatsCluster, Proxy, Redis, RedisCluster, Sentinels, Way};
 use crate::case::Case;
 use crate::load::{Load, LoadShape};
 use crate::stage::Stage;
@@ -22,6 +22,8 @@ pub(crate) fn cases() -> Vec<Entry> {
         entry!(redis_sentinel_fails_over, 35),
         entry!(redis_cluster_loses_a_master, 35),
         entry!(redis_cluster_moves_slots, 30),
+        entry!(redis_away_when_subscribed, 20),
+        entry!(nats_away_when_subscribed, 20),
         entry!(nats_restarted, 20),
         entry!(nats_frozen_for_30_s, 50),
         entry!(nats_connections_cut, 25),
@@ -180,6 +182,41 @@ async fn nats_restarted(case: &Case) {
     nats.start_again();
     let up = Instant::now();
     ride.through(Outage { down, up }).await;
+}
+
+async fn redis_away_when_subscribed(case: &Case) {
+    away_when_subscribed(case, Kind::Redis).await;
+}
+
+async fn nats_away_when_subscribed(case: &Case) {
+    away_when_subscribed(case, Kind::Nats).await;
+}
+
+/// Who subscribes while the broker is away, to channels that nobody had on that node, hears of the other nodes what is
+/// published from then on.
+async fn away_when_subscribed(case: &Case, kind: Kind) {
+    let mut broker = Broker::start(kind);
+    let stage = Stage::set(case, &thrice(broker.config())).await;
+    let mut load = Load::begin(LoadShape::default(), &stage.nodes[..1], &[0]).await;
+    load.speak(&stage.nodes[2]).await;
+    // All nodes have told each other by then what they have come to.
+    sleep(Duration::from_secs(3)).await;
+    broker.kill();
+    sleep(Duration::from_secs(3)).await;
+    load.listen(&stage.nodes[1]).await;
+    load.listen(&stage.nodes[2]).await;
+    case.say("subscribed while the broker is away");
+    sleep(Duration::from_secs(2)).await;
+    broker.start_again();
+    let bound = case.bound(RESUMED);
+    let took = load.caught_up(Instant::now(), bound).await;
+    let took = took.unwrap_or_else(|waits| panic!("the broker is back, and {bound:?} later {waits}"));
+    case.say(format!(
+        "heard everywhere {:.2} s after its return",
+        took.as_secs_f64()
+    ));
+    load.ends_complete().await;
+    stage.readiness.never_failed();
 }
 
 async fn redis_frozen_for_30_s(case: &Case) {

@@ -37,10 +37,6 @@ async fn soak(case: &Case, kind: Kind) {
     let (straight, through) = (broker.config(), broker.config_at(proxy.address()));
     let mut stage = Stage::set(case, &[straight.clone(), through, straight]).await;
     let mut load = Load::begin(LoadShape::default(), &stage.nodes, &[0, 1, 2]).await;
-    // A socket that has heard nothing yet of a node does not know what it misses of it.
-    load.caught_up(Instant::now(), case.bound(Duration::from_secs(5)))
-        .await
-        .unwrap_or_else(|waits| panic!("before any fault {waits}"));
     while case.elapsed() < case.soak.length {
         let length = Duration::from_millis(dice.random_range(100..4000));
         match dice.random_range(0..7) {
