@@ -51,5 +51,6 @@ mod watchlist;
 mod cache;
 
 // The cluster itself.
+mod cost;
 mod isolation;
 mod nodes_come_and_go;
