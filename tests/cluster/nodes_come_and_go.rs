@@ -24,8 +24,8 @@ async fn a_node_that_joins_late_knows_everything(bus: Bus) {
     let mut clients = nodes.connect().await;
     for (place, client) in clients.iter_mut().enumerate() {
         client.subscribe("news").await;
-        client.join("presence-a", &format!("u{place}")).await;
         client.sign_in(&json!({ "id": format!("u{place}") })).await;
+        client.join("presence-a", &format!("u{place}")).await;
     }
     // Many more than what goes into one message.
     let mut crowd = nodes.node(0).connect().await;
