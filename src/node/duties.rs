@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::Node;
+use super::{Node, now};
 use crate::hub::channel::Channel;
 use crate::hub::namespace::Namespace;
 
@@ -89,9 +89,9 @@ impl Duties {
 impl Node {
     /// Does what is due, for ever. Runs on the control runtime.
     pub async fn work_duties(&self) {
-        let mut trim_at = Instant::now() + CACHE_TRIM_INTERVAL;
+        let mut trim_at = now() + CACHE_TRIM_INTERVAL;
         loop {
-            let now = Instant::now();
+            let now = now();
             if now >= trim_at {
                 trim_at = now + CACHE_TRIM_INTERVAL;
                 for namespace in self.hub.namespaces() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::duties::Duty;
-use super::{Node, push_to_audience};
+use super::{Node, now, push_to_audience};
 use crate::hub::channel::{Channel, ChannelState, CountTelling, Topic};
 use crate::hub::inbox::{CacheAnswer, Delivery, Entry, Join, ShardIndex, SocketKey};
 use crate::hub::namespace::Namespace;
@@ -60,7 +60,7 @@ impl Node {
         joiner: Joiner,
         member: Option<&Member>,
     ) -> Result<Arc<Channel>, Refused> {
-        let now = Instant::now();
+        let now = now();
         let mut delivery = self.inboxes().deliver();
         let joined = self
             .hub
@@ -122,7 +122,7 @@ impl Node {
         shard: ShardIndex,
         user_id: Option<&str>,
     ) {
-        let now = Instant::now();
+        let now = now();
         let mut delivery = self.inboxes().deliver();
         self.hub.step(namespace, channel, |channel, state| {
             if state.remove(shard) {

@@ -68,7 +68,7 @@ impl Node {
 
     /// Makes it one of several, before it serves anybody.
     pub fn join(&mut self, cluster: Cluster) {
-        self.announcer = Some(Announcer::new(cluster.id()));
+        self.announcer = Some(Announcer::by_clock(cluster.id(), cluster.wall_us()));
         self.cluster = Some(cluster);
     }
 
@@ -96,6 +96,11 @@ impl Node {
     pub fn namespace(&self, app: &Arc<App>) -> Arc<Namespace> {
         self.hub.namespace(app, &self.metrics)
     }
+}
+
+/// The clock of all that a node does, which tests may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Pushes one frame to every shard with a subscriber; called under the channel's lock.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, RelayedEvent};
-use super::{Node, push_to_audience};
+use super::{Node, now, push_to_audience};
 use crate::app::App;
 use crate::hub::cache::CachedEvent;
 use crate::hub::channel::{Channel, ChannelState, Topic};
@@ -94,7 +94,7 @@ impl Node {
     /// subscriber.
     pub fn publish<'a>(&self, app: &Arc<App>, publications: impl IntoIterator<Item = &'a Publication>) {
         let namespace = self.namespace(app);
-        let now = Instant::now();
+        let now = now();
         let mut cached = false;
         let mut delivery = self.inboxes().deliver();
         for publication in publications {
@@ -175,7 +175,7 @@ impl Node {
         frame: &Frame,
         sender: SocketId,
     ) {
-        let now = Instant::now();
+        let now = now();
         let after = match (&self.cluster, channel.name()) {
             // Nobody is to hear of a member before hearing that it is there.
             (Some(_), Some(name)) if name.kind().is_presence() => self.announced_by_now(),

@@ -2,9 +2,8 @@
 //! node knows of it: no question waits for another node.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::Node;
+use super::{Node, now};
 use crate::app::App;
 use crate::hub::channel::{Channel, ChannelState, Topic};
 use crate::protocol::channel_name::ChannelName;
@@ -74,7 +73,7 @@ impl Node {
 
     /// One channel.
     pub fn channel(&self, app: &Arc<App>, name: &ChannelName) -> ChannelDetail {
-        let now = Instant::now();
+        let now = now();
         let found = self
             .hub
             .visit(&self.namespace(app), &Topic::Channel(name.clone()), |_, state| {

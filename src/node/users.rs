@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::duties::Duty;
 use super::membership::Joiner;
-use super::{Node, push_to_audience};
+use super::{Node, now, push_to_audience};
 use crate::app::App;
 use crate::hub::channel::{Channel, ChannelState, Topic};
 use crate::hub::inbox::{Delivery, Entry};
@@ -31,7 +31,7 @@ impl Node {
         if !namespace.app.config.watchlist {
             return;
         }
-        let now = Instant::now();
+        let now = now();
         let mut delivery = self.inboxes().deliver();
         self.hub
             .enter(namespace, &Topic::Watch(user_id.clone()), |channel, state| {
@@ -52,7 +52,7 @@ impl Node {
         if !namespace.app.config.watchlist {
             return;
         }
-        let now = Instant::now();
+        let now = now();
         self.hub
             .visit(namespace, &Topic::Watch(user_id.clone()), |channel, state| {
                 if let Some(due) = state.watched().signed_out(now, namespace.app.limits.watch_grace) {
@@ -130,7 +130,7 @@ impl Node {
                 }
             });
         if let Some(cluster) = &self.cluster {
-            cluster.relay_close(&namespace, &name, code, self.origin().stamp, Instant::now());
+            cluster.relay_close(&namespace, &name, code, self.origin().stamp, now());
         }
     }
 }

@@ -31,6 +31,7 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Announcer {
     node: NodeId,
     clock: Clock,
+    wall_us: fn() -> u64,
     queue: Mutex<Vec<(Arc<Namespace>, Arc<Channel>)>>,
     changed: Notify,
     told: Mutex<Told>,
@@ -45,7 +46,7 @@ struct Told {
 }
 
 /// Microseconds since 1970.
-fn wall_us() -> u64 {
+pub(super) fn wall_us() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
@@ -53,9 +54,15 @@ fn wall_us() -> u64 {
 impl Announcer {
     /// An announcer for this life of this node.
     pub fn new(node: NodeId) -> Announcer {
+        Announcer::by_clock(node, wall_us)
+    }
+
+    /// One that goes by this wall clock: microseconds since 1970.
+    pub fn by_clock(node: NodeId, wall_us: fn() -> u64) -> Announcer {
         Announcer {
             node,
             clock: Clock::default(),
+            wall_us,
             queue: Mutex::default(),
             changed: Notify::new(),
             told: Mutex::default(),
@@ -70,14 +77,14 @@ impl Announcer {
     /// A stamp for something that happens here and now.
     pub fn origin(&self) -> Origin {
         Origin {
-            stamp: self.clock.stamp(wall_us()),
+            stamp: self.clock.stamp((self.wall_us)()),
             node: self.node,
         }
     }
 
     /// What another node's stamp is to be taken for.
     pub fn heard(&self, stamp: Stamp) -> Stamp {
-        self.clock.heard(stamp, wall_us())
+        self.clock.heard(stamp, (self.wall_us)())
     }
 
     fn queue(&self) -> MutexGuard<'_, Vec<(Arc<Namespace>, Arc<Channel>)>> {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::Waiter;
 use crate::adapter::NodeId;
@@ -31,7 +30,7 @@ impl Node {
         let namespace = self.namespace(app);
         let is_cache = name.kind().is_cache();
         let topic = Topic::Channel(name);
-        let now = Instant::now();
+        let now = super::now();
         let origin = Origin {
             stamp: self.heard(envelope.stamp),
             node: sender,

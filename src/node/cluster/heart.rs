@@ -127,6 +127,7 @@ impl Heart {
 pub(super) async fn beat(node: Arc<Node>, mut events: Events) {
     let Some(cluster) = node.cluster() else { return };
     cluster.adapter.want(Topic::Beats, true, 1);
+    let mut luck = cluster.luck();
     let mut beats = interval(INTERVAL);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -144,7 +145,7 @@ pub(super) async fn beat(node: Arc<Node>, mut events: Events) {
                 if cluster.heart.is_leaving.load(Ordering::Relaxed) {
                     return cluster.send_beat(true).await;
                 }
-                let wait = rand::rng().random_range(Duration::ZERO..ANSWER_MAX);
+                let wait = luck.random_range(Duration::ZERO..ANSWER_MAX);
                 tokio::time::sleep(wait).await;
                 cluster.send_beat(false).await;
             }

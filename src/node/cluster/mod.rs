@@ -28,6 +28,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -38,7 +40,7 @@ use self::interest::{Entered, Interests, Wish};
 use self::peers::Peers;
 use self::relay::Announced;
 pub(super) use self::relay::RelayedEvent;
-use super::Node;
+use super::{Node, now};
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::{Adapter, Events, LANE_HEART, Link, NodeId, Sink, Topic};
 use crate::hub::channel::Channel;
@@ -85,10 +87,20 @@ impl Lane {
     }
 }
 
+/// What a life of a node begins with. Simulations choose it; all else that is left to chance follows from the id.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Its name.
+    pub id: NodeId,
+    /// The wall clock: microseconds since 1970.
+    pub wall_us: fn() -> u64,
+}
+
 /// The way to the other nodes.
 #[derive(Debug)]
 pub struct Cluster {
     id: NodeId,
+    wall_us: fn() -> u64,
     config: AdapterConfig,
     driver: &'static str,
     adapter: Arc<dyn Adapter>,
@@ -160,18 +172,29 @@ pub fn tasks(node: &Arc<Node>, incoming: Incoming) -> Tasks {
 impl Cluster {
     /// A node that has just come to life, and what its tasks will work. To be called on the runtime of these tasks.
     pub fn new(config: AdapterConfig, link: Link) -> (Cluster, Incoming) {
+        let life = Life {
+            id: NodeId::draw(),
+            wall_us: announce::wall_us,
+        };
+        Cluster::living(life, config, link)
+    }
+
+    /// As [`Cluster::new`], with a life that was chosen.
+    pub fn living(life: Life, config: AdapterConfig, link: Link) -> (Cluster, Incoming) {
+        let Life { id, wall_us } = life;
         let lanes = link.sink.lanes();
         let ring_bytes_max = config.ring_bytes_max / lanes.len();
         let topics_of_ring = usize::from(config.topics) + 1;
         let (asking, asked) = mpsc::channel(ASKING_MAX);
-        let lane = |_| Lane {
+        let lane = |lane| Lane {
             ring: Mutex::new(Ring::new(ring_bytes_max, topics_of_ring, now())),
-            positions: Mutex::new(Positions::new(rand::random())),
+            positions: Mutex::new(Positions::new(id.0.wrapping_add(lane as u64))),
             to_send: Notify::new(),
             unaccepted: AtomicUsize::new(0),
         };
         let cluster = Cluster {
-            id: NodeId::draw(),
+            id,
+            wall_us,
             driver: link.driver,
             adapter: link.adapter,
             lanes: lanes.map(lane).collect(),
@@ -198,6 +221,16 @@ impl Cluster {
     /// This life of this node.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// The wall clock that this node goes by: microseconds since 1970.
+    pub(super) fn wall_us(&self) -> fn() -> u64 {
+        self.wall_us
+    }
+
+    /// What is left to chance here: another for each life.
+    fn luck(&self) -> StdRng {
+        StdRng::seed_from_u64(self.id.0)
     }
 
     /// Which topic the events of a channel travel on. Every node of a cluster must come to the same.
@@ -229,18 +262,13 @@ impl Cluster {
     }
 }
 
-/// The clock of the tasks, which tests may stop.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
 impl Node {
     /// Whether the events of a channel are heard from all nodes, so that a socket may subscribe to it at once. If not,
     /// [`Entry::Admit`](crate::hub::inbox::Entry::Admit) says when, after two seconds at the latest.
     pub fn is_heard(&self, namespace: &Namespace, name: &ChannelName, waiter: Waiter) -> bool {
         let Some(cluster) = &self.cluster else { return true };
         let topic = cluster.topic_of(namespace.app.id(), name);
-        match cluster.interests.enter(topic, waiter, Instant::now()) {
+        match cluster.interests.enter(topic, waiter, now()) {
             Entered::Heard => true,
             Entered::Waits(wish) => {
                 if let Some(wish) = wish {
@@ -263,7 +291,7 @@ impl Node {
     pub(super) fn vacated(&self, namespace: &Namespace, channel: &Channel) {
         if let (Some(cluster), Some(name)) = (&self.cluster, channel.name()) {
             let topic = cluster.topic_of(namespace.app.id(), name);
-            cluster.interests.vacated(topic, Instant::now());
+            cluster.interests.vacated(topic, now());
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use rand::RngExt;
 use tokio::sync::mpsc;
 
 use super::collect::Collecting;
@@ -84,6 +85,7 @@ impl Cluster {
 /// Answers those who ask for all that is here, for ever.
 pub(super) async fn answer(node: Arc<Node>, mut asking: mpsc::Receiver<NodeId>) {
     let Some(cluster) = node.cluster() else { return };
+    let mut luck = cluster.luck();
     while let Some(first) = asking.recv().await {
         tokio::time::sleep(GATHER).await;
         let mut topic = Topic::Node(first);
@@ -93,7 +95,7 @@ pub(super) async fn answer(node: Arc<Node>, mut asking: mpsc::Receiver<NodeId>) 
                 topic = Topic::Roster;
             }
         }
-        let mut walk = Collecting::new(&node, rand::random(), node.announce_now());
+        let mut walk = Collecting::new(&node, luck.random(), node.announce_now());
         while let Some(chunks) = walk.step(&node, |origin| cluster.heart.is_alive(origin), now()) {
             cluster.say_all(topic, chunks).await;
         }
