@@ -23,6 +23,8 @@ use crate::roster::lease::{Leases, Word};
 
 /// Between two beats.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Beats that come back closer to each other count as one: as far as the way may shift one that is on time.
+const JUDGED_AFTER: Duration = Duration::from_millis(900);
 /// A newcomer is answered with a beat at once, but not by all nodes in the same moment.
 const ANSWER_MAX: Duration = Duration::from_millis(100);
 /// A node that has not heard itself for so long says so.
@@ -51,6 +53,8 @@ struct State {
     /// When the last beats were sent.
     sent: Option<(u64, Instant)>,
     heard: Option<Instant>,
+    /// When the last of those came back that others are judged by.
+    judged: Option<Instant>,
     round_trip: Option<Duration>,
     started: Instant,
     /// When a node was heard that spreads channels over topics in another way.
@@ -64,6 +68,7 @@ impl Heart {
             number: 0,
             sent: None,
             heard: None,
+            judged: None,
             round_trip: None,
             started: now(),
             mismatched: None,
@@ -276,7 +281,14 @@ impl Node {
             {
                 state.round_trip = Some(now.saturating_duration_since(sent));
             }
-            state.leases.own_beat()
+            // Beats before their time do not make a lease shorter.
+            let is_due = |at: Instant| now.saturating_duration_since(at) >= JUDGED_AFTER;
+            if state.judged.is_none_or(is_due) {
+                state.judged = Some(now);
+                state.leases.own_beat()
+            } else {
+                Vec::new()
+            }
         };
         for peer in lost {
             tracing::warn!(node = %peer, lease_s = cluster.config.lease_s, "lost another node");
