@@ -10,7 +10,7 @@ mod gap;
 mod tests;
 mod way;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -119,6 +119,8 @@ struct Sender {
     told: HashMap<Topic, u64, FixedState>,
     /// All of its topics were told: what is not in `told` has not been used.
     told_all: bool,
+    /// Topics that were confirmed since it last told heads.
+    fresh: BTreeSet<Topic>,
     gaps: BTreeMap<Topic, Gap>,
     /// Interests up to here are older than the sender.
     born: u64,
@@ -154,6 +156,11 @@ impl Positions {
     pub fn interested(&mut self, topic: Topic, now: Instant) {
         self.sequence += 1;
         let since = self.sequence;
+        if !self.interests.contains_key(&topic) {
+            for sender in self.senders.values_mut() {
+                sender.fresh.insert(topic);
+            }
+        }
         let interest = self.interests.entry(topic).or_insert(Interest {
             since,
             is_lost: false,
@@ -280,7 +287,11 @@ impl Positions {
         };
         way.state.lost = None;
         let heard = match way.position() {
-            Some(Position::Next(next)) => next - 1,
+            Some(Position::Next(next)) => {
+                // Of who was born meanwhile it is not noted yet, and what is asked for begins there.
+                way.state.positions.insert(topic, Position::Next(next));
+                next - 1
+            }
             Some(Position::Head(head)) => head,
             None => {
                 way.begins(true);
@@ -290,6 +301,22 @@ impl Positions {
         };
         if number > heard {
             way.is_missing(number, HEAD_AHEAD, true);
+        }
+    }
+
+    /// The sender has told its heads. On topics that were confirmed before, and that are not among them, it has published
+    /// nothing of late or ever: what it publishes next is not to be missed.
+    pub fn told_heads(&mut self, sender: NodeId) {
+        let Some(state) = self.senders.get_mut(&sender) else {
+            return;
+        };
+        let unused = state.told_all.then_some(0);
+        for topic in std::mem::take(&mut state.fresh) {
+            if let Some(head) = state.told.get(&topic).copied().or(unused)
+                && self.interests.contains_key(&topic)
+            {
+                state.positions.entry(topic).or_insert(Position::Next(head + 1));
+            }
         }
     }
 

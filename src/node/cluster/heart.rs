@@ -328,10 +328,12 @@ impl Cluster {
                     .hand(peer, Work::Compare(*number, Digest(beat.roster_digest)));
             }
         }
-        if beat.has_all_heads {
-            self.lanes
-                .iter()
-                .for_each(|lane| lane.positions().told_all_heads(peer));
+        for lane in &self.lanes {
+            let mut positions = lane.positions();
+            if beat.has_all_heads {
+                positions.told_all_heads(peer);
+            }
+            positions.told_heads(peer);
         }
     }
 

@@ -312,6 +312,15 @@ fn a_node_that_starts_counts_from_one_on_what_was_wanted_before() {
     case.head(1);
     case.pass(500);
     assert_eq!(case.asked()[0], [(1, 1)]);
+
+    // Its first words were lost, and only its head tells of them.
+    let mut case = Case::new();
+    case.positions.sender_is_new(ONE);
+    case.head(1);
+    case.pass(1_000);
+    assert_eq!(case.asked()[0], [(1, 1)]);
+    case.pass(3_000);
+    assert_eq!(case.came_out(), [-1]);
 }
 
 #[test]
@@ -364,6 +373,20 @@ fn who_listens_while_the_broker_is_away_misses_what_is_published_from_then_on() 
     case.hear_of(ONE, B, 2, 2, false);
     case.pass(200);
     assert_eq!(case.asked(), [[(1, 1)]]);
+}
+
+#[test]
+fn the_first_words_on_a_topic_are_missed_if_a_beat_came_before_them() {
+    let mut case = Case::new();
+    let now = case.now;
+    case.positions.told_all_heads(ONE);
+    case.positions.interested(B, now);
+    case.hear(1, 1);
+    case.positions.told_heads(ONE);
+    // The first two were lost.
+    case.hear_of(ONE, B, 3, 3, false);
+    case.pass(200);
+    assert_eq!(case.asked(), [[(1, 2)]]);
 }
 
 #[test]
