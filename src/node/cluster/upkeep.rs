@@ -132,7 +132,8 @@ impl Cluster {
             snapshot.received += counts.received;
             snapshot.repaired += counts.repaired;
             snapshot.duplicates += counts.duplicates;
-            snapshot.gaps += counts.gaps;
+            // Of a break nobody knows how much was missed: it counts as one.
+            snapshot.gaps += counts.gaps + counts.breaks;
             snapshot.held_back_bytes += positions.held_bytes() as u64;
         }
         snapshot
