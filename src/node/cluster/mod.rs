@@ -297,4 +297,6 @@ impl Node {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
