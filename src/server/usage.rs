@@ -3,18 +3,18 @@
 //! Used is the resident set; the whole is the smallest limit that the control groups (version 2 or 1) set
 //! on the way up, or the machine's memory where none does. Read from `/proc` and `/sys`, so on Linux only.
 
-use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::param::page_size;
 use serde_json::json;
 
 /// How long the whole is taken to be what it was. Limits of running groups do change, but rarely.
 const WHOLE_HOLDS: Duration = Duration::from_secs(60);
-/// `/proc/self/status` has some 1,500, and more for who is in hundreds of groups.
-const STATUS_BYTES_MAX: usize = 8 * 1024;
+/// One line of numbers, which is read once a second; `/proc/self/status` tells the same in sixty.
+const STATM: &str = "/proc/self/statm";
 
 /// Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Memory {
 
     fn read_below(root: &Path) -> io::Result<Memory> {
         let proc = root.join("proc");
-        let used = resident(&proc.join("self/status"))?;
+        let used = resident(&proc.join("self/statm"))?;
         let machine = kilobytes(&fs::read_to_string(proc.join("meminfo"))?, "MemTotal:")?;
         let groups = fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
         let limit = groups.lines().filter_map(|line| group_limit(root, line)).min();
@@ -87,7 +87,7 @@ impl MemoryWatch {
         if let Some((total, read)) = self.total
             && now.duration_since(read) < WHOLE_HOLDS
         {
-            let used = resident(Path::new("/proc/self/status"))?;
+            let used = resident(Path::new(STATM))?;
             return Ok(Memory { used, total });
         }
         let memory = Memory::read()?;
@@ -96,17 +96,15 @@ impl MemoryWatch {
     }
 }
 
-/// The resident set, in bytes.
-fn resident(status: &Path) -> io::Result<u64> {
-    let mut bytes = [0; STATUS_BYTES_MAX];
-    // One read gives what there is room for. The name of a process may be anything, not only UTF-8.
-    let length = File::open(status)?.read(&mut bytes)?;
-    let bytes = &bytes[..length];
-    let text = str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
-    kilobytes(&text, "VmRSS:")
+/// The resident set, in bytes: the second number, in pages.
+fn resident(statm: &Path) -> io::Result<u64> {
+    let text = fs::read_to_string(statm)?;
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    let pages: u64 = pages.ok_or_else(|| io::Error::other("no second number in statm"))?;
+    Ok(pages.saturating_mul(page_size() as u64))
 }
 
-/// The bytes of a line like `VmRSS:      1234 kB`.
+/// The bytes of a line like `MemTotal:      1234 kB`.
 fn kilobytes(text: &str, label: &str) -> io::Result<u64> {
     text.lines()
         .find_map(|line| {
@@ -155,14 +153,14 @@ fn group_limit(root: &Path, line: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const STATUS: &str = "Name:\tfanwire\nVmHWM:\t  9000 kB\nVmRSS:\t  2048 kB\nThreads:\t4\n";
+    const STATM: &str = "9000 512 100 20 0 300 0\n";
     const MEMINFO: &str = "MemTotal:        8192 kB\nMemFree:         4096 kB\n";
     const KIB: u64 = 1024;
 
     /// A root with these files in place of the system's.
     fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        let always = [("proc/self/status", STATUS), ("proc/meminfo", MEMINFO)];
+        let always = [("proc/self/statm", STATM), ("proc/meminfo", MEMINFO)];
         for (path, text) in always.iter().chain(files) {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -235,7 +233,11 @@ mod tests {
         for (name, files, total) in cases {
             let root = system(files);
             let memory = Memory::read_below(root.path()).unwrap();
-            assert_eq!((memory.used, memory.total), (2048 * KIB, *total), "{name}");
+            assert_eq!(
+                (memory.used, memory.total),
+                (512 * page_size() as u64, *total),
+                "{name}"
+            );
         }
     }
 
