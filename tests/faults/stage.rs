@@ -37,6 +37,8 @@ fn configuration(broker: &Value) -> Value {
             "id": "1", "key": KEY, "secret": SECRET,
             "client_events": true,
             "presence_members_max": 1000,
+            // A socket is told at once what was missed for a minute: not what a slow reader is known by.
+            "outbox_bytes_max": 64 << 20,
         }],
     });
     for (section, settings) in broker.as_object().expect("sections of a configuration") {

@@ -182,7 +182,8 @@ impl RedisCluster {
             }
         }
         let (from, names) = most;
-        let to = masters[(from + 1) % masters.len()];
+        let (from, to) = (masters[from], masters[(from + 1) % masters.len()]);
+        let source = ask(from, &["CLUSTER", "MYID"]).await;
         let target = ask(to, &["CLUSTER", "MYID"]).await;
         let mut slots = Vec::new();
         for name in &names {
@@ -191,11 +192,16 @@ impl RedisCluster {
         slots.sort();
         slots.dedup();
         for slot in &slots {
-            // The new owner first, as the specification has it; there are no keys to move.
-            let others = masters.iter().filter(|port| **port != to);
-            for port in [&to].into_iter().chain(others) {
-                let said = ask(*port, &["CLUSTER", "SETSLOT", slot, "NODE", &target]).await;
-                assert_eq!(said, "OK", "slot {slot}");
+            // As the specification has it, so that all believe the new owner; there are no keys to move.
+            let rest = masters.iter().filter(|port| **port != to);
+            let steps = [(&to, ["IMPORTING", &source]), (&from, ["MIGRATING", &target])];
+            let last = [&to]
+                .into_iter()
+                .chain(rest)
+                .map(|port| (port, ["NODE", &*target]));
+            for (port, step) in steps.into_iter().chain(last) {
+                let command = [&["CLUSTER", "SETSLOT", slot][..], &step].concat();
+                assert_eq!(ask(*port, &command).await, "OK", "{command:?}");
             }
         }
         slots.len()
