@@ -108,11 +108,12 @@ impl Namespace {
         stripe.0.iter().map(|listed| listed.0.clone()).collect()
     }
 
-    /// Another node has so many sockets of this app.
-    pub fn set_connections_elsewhere(&self, node: NodeId, count: u32) {
+    /// Another node has so many sockets of this app. The answer is how many it had before.
+    pub fn set_connections_elsewhere(&self, node: NodeId, count: u32) -> u32 {
         let mut elsewhere = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        elsewhere.set(node, count);
+        let before = elsewhere.set(node, count);
         self.app.set_connections_elsewhere(elsewhere.total());
+        before
     }
 
     pub(super) fn cache(&self) -> MutexGuard<'_, CacheIndex> {

@@ -5,7 +5,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// The sum over counts and members.
+/// The sum over counts of channels, members and connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Digest(pub u64);
 
@@ -14,6 +14,12 @@ impl Digest {
     pub fn count(&mut self, app: &str, channel: &str, before: u32, after: u32) {
         let difference = u64::from(after).wrapping_sub(before.into());
         self.add(&[app, channel], difference);
+    }
+
+    /// The sockets of an app were `before` and are `after`.
+    pub fn connections(&mut self, app: &str, before: u32, after: u32) {
+        let difference = u64::from(after).wrapping_sub(before.into());
+        self.add(&[app], difference);
     }
 
     /// A user is a member of a channel now, or no longer.

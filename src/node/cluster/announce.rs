@@ -163,7 +163,7 @@ impl Announcer {
             );
             pieces.take_full().into_iter().for_each(&mut send);
         }
-        tell_connections(hub, &mut told.connections, &mut pieces);
+        told.tell_connections(hub, &mut pieces);
         pieces.finish().into_iter().for_each(send);
         told.digest
     }
@@ -226,15 +226,19 @@ pub(super) fn cached_entry(app: Arc<str>, channel: Arc<str>, event: CachedEvent,
     }
 }
 
-/// Sockets are counted where they are admitted, so what has changed is found by a look at each app.
-fn tell_connections(hub: &Hub, told: &mut HashMap<Arc<str>, u32>, pieces: &mut Pieces) {
-    for namespace in hub.namespaces() {
-        let count = u32::try_from(namespace.app.connections()).unwrap_or(u32::MAX);
-        let id = namespace.app.id();
-        if told.get(id).copied().unwrap_or(0) != count {
-            let app: Arc<str> = id.into();
-            told.insert(app.clone(), count);
-            pieces.push(&Entry::Connections { app, count });
+impl Told {
+    /// Sockets are counted where they are admitted, so what has changed is found by a look at each app.
+    fn tell_connections(&mut self, hub: &Hub, pieces: &mut Pieces) {
+        for namespace in hub.namespaces() {
+            let count = u32::try_from(namespace.app.connections()).unwrap_or(u32::MAX);
+            let id = namespace.app.id();
+            let before = self.connections.get(id).copied().unwrap_or(0);
+            if before != count {
+                let app: Arc<str> = id.into();
+                self.digest.connections(id, before, count);
+                self.connections.insert(app.clone(), count);
+                pieces.push(&Entry::Connections { app, count });
+            }
         }
     }
 }

@@ -97,10 +97,16 @@ impl Hearing<'_> {
                 let Some(namespace) = self.node.namespace_of(app) else {
                     return false;
                 };
-                namespace.set_connections_elsewhere(self.peer, *count);
+                self.connections(&namespace, *count);
             }
         }
         true
+    }
+
+    /// The peer has so many sockets of an app.
+    pub(super) fn connections(&mut self, namespace: &Namespace, count: u32) {
+        let before = namespace.set_connections_elsewhere(self.peer, count);
+        self.digest.connections(namespace.app.id(), before, count);
     }
 
     fn channel(

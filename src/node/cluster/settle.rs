@@ -47,6 +47,8 @@ pub struct Settling {
     /// What the node has, of channels that were not come to yet.
     apps: HashMap<Arc<str>, HashMap<Arc<str>, Share>>,
     others: Vec<Entry>,
+    /// Where it may have had connections.
+    namespaces: Vec<Arc<Namespace>>,
     /// Where there may be something of the node that it does not have any more.
     places: Vec<(Arc<Namespace>, usize)>,
     /// The rest of the place that is being looked at.
@@ -72,9 +74,6 @@ impl Settling {
     pub fn new(node: &Node, peer: NodeId, whole: Whole) -> Settling {
         let namespaces = node.hub.namespaces();
         let stripes = |namespace: Arc<Namespace>| (0..STRIPES).map(move |stripe| (namespace.clone(), stripe));
-        for namespace in &namespaces {
-            namespace.set_connections_elsewhere(peer, 0);
-        }
         let Whole { mut apps, others, .. } = whole;
         let shares = apps.values_mut().flat_map(HashMap::values_mut);
         for (_, since) in shares.flat_map(|share| share.members.values_mut()) {
@@ -85,6 +84,7 @@ impl Settling {
             peer,
             apps,
             others,
+            namespaces: namespaces.clone(),
             places: namespaces.into_iter().flat_map(stripes).collect(),
             place: None,
             unfinished: VecDeque::new(),
@@ -118,6 +118,10 @@ impl Settling {
     /// Goes a step further. `digest` is that of all that is known of the node.
     pub fn step(&mut self, node: &Node, digest: &mut Digest, now: Instant) -> Settled {
         let mut hearing = node.hear(self.peer, digest, now);
+        for namespace in std::mem::take(&mut self.namespaces) {
+            // What the node has of it comes with the others.
+            hearing.connections(&namespace, 0);
+        }
         if !self.others.is_empty() {
             let some = self.others.drain(..self.others.len().min(CHANNELS_MAX));
             self.ignored += some.map(|entry| u64::from(!hearing.entry(&entry))).sum::<u64>();
