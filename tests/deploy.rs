@@ -1,8 +1,7 @@
 //! The proxies of `deploy/` as they stand there, before three nodes that Redis joins: only their addresses are replaced.
 
-#[allow(dead_code, reason = "shared with tests that need more")]
-#[path = "redis/servers.rs"]
-mod servers;
+#[path = "support/brokers/mod.rs"]
+mod brokers;
 #[allow(dead_code, reason = "shared with tests that need more")]
 #[path = "support/mod.rs"]
 mod support;
@@ -17,7 +16,8 @@ use fanwire::adapter::redis::RedisUrl;
 use serde_json::json;
 use tempfile::TempDir;
 
-use servers::{Server, free_port};
+use brokers::free_port;
+use brokers::redis::Redis;
 use support::client::{Client, Heard};
 use support::eventually;
 use support::http::{Backend, Http};
@@ -27,14 +27,14 @@ const NODES: usize = 3;
 const SOCKET: &str = "/app/key?protocol=7&client=js&version=8.6.0&flash=false";
 
 /// Three nodes of one cluster.
-async fn nodes(redis: &Server, drain_delay_s: u32) -> Vec<TestServer> {
+async fn nodes(redis: &Redis, drain_delay_s: u32) -> Vec<TestServer> {
     let mut nodes = Vec::new();
     for _ in 0..NODES {
         let mut config = config([app()]);
         config.server.shards = 1;
         config.drain.delay_s = drain_delay_s;
         config.adapter.driver = Driver::Redis;
-        config.redis.url = RedisUrl::new(&format!("redis://127.0.0.1:{}", redis.port));
+        config.redis.url = RedisUrl::new(&redis.url());
         nodes.push(TestServer::with_config(config).await);
     }
     for node in &nodes {
@@ -231,7 +231,7 @@ async fn behaves_like_one_server(proxy: &Proxy, nodes: &[TestServer]) -> Vec<Cli
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_behind_nginx_are_one_server_and_one_that_is_gone_is_passed_over() {
-    let redis = Server::start(&[]);
+    let redis = Redis::start();
     let mut nodes = nodes(&redis, 0).await;
     let proxy = nginx(&nodes).await;
     let mut clients = behaves_like_one_server(&proxy, &nodes).await;
@@ -248,7 +248,7 @@ async fn three_nodes_behind_nginx_are_one_server_and_one_that_is_gone_is_passed_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_behind_haproxy_are_one_server_and_a_draining_one_gets_nobody() {
-    let redis = Server::start(&[]);
+    let redis = Redis::start();
     let mut nodes = nodes(&redis, 8).await;
     let proxy = haproxy(&nodes).await;
     let mut clients = behaves_like_one_server(&proxy, &nodes).await;

@@ -2,16 +2,14 @@
 
 #[path = "support/brokers/mod.rs"]
 mod brokers;
-#[allow(dead_code, reason = "shared with the tests of the adapter, which need more")]
-#[path = "redis/servers.rs"]
-mod servers;
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use brokers::nats::{Nats, Options};
-use servers::{Server, cluster, eventually, free_port};
+use brokers::nats::{self, Nats};
+use brokers::redis::{self, Redis, RedisCluster, Sentinel};
+use brokers::{eventually, free_port};
 
 /// The report, and whether it ended well.
 struct Told {
@@ -81,10 +79,6 @@ fn redis(url: &str, more: &[(&str, &str)]) -> Told {
     let mut environment = vec![("FANWIRE_ADAPTER__DRIVER", "redis"), ("FANWIRE_REDIS__URL", url)];
     environment.extend(more);
     doctor(&environment)
-}
-
-fn at(server: &Server) -> String {
-    format!("redis://127.0.0.1:{}", server.port)
 }
 
 #[test]
@@ -181,8 +175,8 @@ fn limits_that_cannot_bear_what_is_asked_for_are_failures() {
 
 #[test]
 fn a_redis_that_gives_everything_is_well_and_nothing_is_left_there() {
-    let server = Server::start(&[]);
-    redis(&at(&server), &[])
+    let server = Redis::start();
+    redis(&server.url(), &[])
         .is_well()
         .says("ok", "lets in the user `default`")
         .says("ok", "is redis")
@@ -203,22 +197,25 @@ fn a_redis_that_is_not_there_is_told_apart_from_one_that_does_not_let_us_in() {
         .says("FAILURE", "cannot be reached")
         .advises("does it run");
 
-    let server = Server::start(&["--requirepass", "hunter2"]);
-    redis(&at(&server), &[])
+    let server = Redis::start_with(&redis::Options {
+        password: Some("hunter2"),
+        ..redis::Options::default()
+    });
+    redis(&server.url(), &[])
         .says("FAILURE", "does not let us in")
         .advises("tried without a password");
-    let told = redis(&at(&server), &[("FANWIRE_REDIS__PASSWORD", "hunter3")]);
+    let told = redis(&server.url(), &[("FANWIRE_REDIS__PASSWORD", "hunter3")]);
     told.says("FAILURE", "WRONGPASS")
         .advises("tried with the password given");
     assert!(!told.text.contains("hunter"), "no secret is told: {}", told.text);
-    redis(&at(&server), &[("FANWIRE_REDIS__PASSWORD", "hunter2")]).is_well();
+    redis(&server.url(), &[("FANWIRE_REDIS__PASSWORD", "hunter2")]).is_well();
 }
 
 #[test]
 fn rights_that_are_missing_are_named_and_granting_them_helps() {
-    let server = Server::start(&[]);
+    let server = Redis::start();
     server.ask(&["ACL", "SETUSER", "node", "on", ">p", "-@all", "&other.*"]);
-    let url = format!("redis://node:p@127.0.0.1:{}", server.port);
+    let url = server.url().replace("://", "://node:p@");
     redis(&url, &[])
         .says("FAILURE", "refuses SUBSCRIBE")
         .advises("ACL SETUSER node +publish +subscribe +unsubscribe &fanwire.*");
@@ -238,8 +235,13 @@ fn rights_that_are_missing_are_named_and_granting_them_helps() {
 
 #[test]
 fn a_redis_that_cuts_nodes_off_early_is_a_warning() {
-    let server = Server::start(&["--client-output-buffer-limit", "pubsub 1mb 512kb 10"]);
-    redis(&at(&server), &[])
+    let server = Redis::start_with(&redis::Options {
+        more: ["--client-output-buffer-limit", "pubsub 1mb 512kb 10"]
+            .map(str::to_owned)
+            .into(),
+        ..redis::Options::default()
+    });
+    redis(&server.url(), &[])
         .is_well()
         .says("warning", "cuts a node off that is 1048576 bytes behind")
         .advises("CONFIG SET client-output-buffer-limit");
@@ -247,36 +249,16 @@ fn a_redis_that_cuts_nodes_off_early_is_a_warning() {
 
 #[test]
 fn a_replica_is_no_master_and_a_sentinel_is_no_server() {
-    let master = Server::start(&[]);
-    let port = master.port.to_string();
-    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {port}")]);
-    redis(&at(&replica), &[])
+    let watched = Sentinel::start();
+    let port = watched.master.process.port;
+    redis(&watched.replica.url(), &[])
         .says("FAILURE", "is a replica")
         .advises("name the master");
 
-    let sentinels: Vec<_> = (0..3)
-        .map(|_| {
-            let sentinel = Server::start(&["--sentinel"]);
-            sentinel.ask(&["SENTINEL", "MONITOR", "mymaster", "127.0.0.1", &port, "2"]);
-            sentinel
-        })
-        .collect();
-    eventually("the sentinels know each other", || {
-        let mut sentinels = sentinels.iter();
-        sentinels.all(|sentinel| {
-            sentinel
-                .ask(&["SENTINEL", "CKQUORUM", "mymaster"])
-                .contains("OK 3 usable")
-        })
-    });
-    redis(&at(&sentinels[0]), &[])
+    redis(&format!("redis://127.0.0.1:{}", watched.sentinels[0].port), &[])
         .says("FAILURE", "is a sentinel")
         .advises("redis-sentinel://");
-    let hosts: Vec<_> = sentinels
-        .iter()
-        .map(|sentinel| format!("127.0.0.1:{}", sentinel.port))
-        .collect();
-    let url = format!("redis-sentinel://{}/mymaster", hosts.join(","));
+    let url = watched.url();
     redis(&url, &[])
         .is_well()
         .says(
@@ -290,10 +272,10 @@ fn a_replica_is_no_master_and_a_sentinel_is_no_server() {
 
 #[test]
 fn every_master_of_a_cluster_is_probed() {
-    let servers = cluster(3, 0);
+    let mut servers = RedisCluster::without_replicas().servers;
     let url = format!(
         "redis-cluster://127.0.0.1:{},127.0.0.1:{}",
-        servers[0].port, servers[2].port
+        servers[0].process.port, servers[2].process.port
     );
     let told = redis(&url, &[]);
     told.is_well()
@@ -304,11 +286,11 @@ fn every_master_of_a_cluster_is_probed() {
             "ok",
             &format!(
                 "127.0.0.1:{}: SPUBLISH and SSUBSCRIBE under `fanwire.` work",
-                server.port
+                server.process.port
             ),
         );
     }
-    redis(&at(&servers[1]), &[])
+    redis(&servers[1].url(), &[])
         .is_well()
         .says("warning", "belongs to a redis cluster");
 
@@ -341,15 +323,14 @@ fn every_master_of_a_cluster_is_probed() {
         .says("note", "may not ask for CLUSTER INFO");
 
     // The others notice after a while, the one that is asked for it cannot be reached at once.
-    let mut servers = servers;
-    servers[1].kill();
+    servers[1].process.stop();
     redis(&url, &[]).says(
         "FAILURE",
-        &format!("127.0.0.1:{} cannot be reached", servers[1].port),
+        &format!("127.0.0.1:{} cannot be reached", servers[1].process.port),
     );
 
-    let alone = Server::start(&[]);
-    redis(&format!("redis-cluster://127.0.0.1:{}", alone.port), &[])
+    let alone = Redis::start();
+    redis(&alone.url().replace("redis", "redis-cluster"), &[])
         .says("FAILURE", "cluster support disabled")
         .advises("redis.url is redis://");
 }
@@ -388,24 +369,23 @@ fn a_certificate_that_ends_soon_is_told_before_it_does() {
         .status();
     assert!(made.expect("openssl runs").success());
     let path = |name: &str| Path::join(folder.path(), name).display().to_string();
-    let port = free_port().to_string();
-    let mut server = Server::prepared(&[
-        "--port",
-        "0",
-        "--tls-port",
-        &port,
-        "--tls-cert-file",
-        &path("cert.pem"),
-        "--tls-key-file",
-        &path("key.pem"),
-        "--tls-auth-clients",
-        "no",
-    ]);
-    server.port = port.parse().expect("a port");
-    server.restart();
-    let url = format!("rediss://127.0.0.1:{port}");
-    let ca_file = path("cert.pem");
-    redis(&url, &[("FANWIRE_REDIS__CA_FILE", &ca_file)])
+    let (certificate, key) = (path("cert.pem"), path("key.pem"));
+    let server = Redis::start_with(&redis::Options {
+        tls: true,
+        more: [
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-auth-clients",
+            "no",
+        ]
+        .map(str::to_owned)
+        .into(),
+        ..redis::Options::default()
+    });
+    let url = server.url();
+    redis(&url, &[("FANWIRE_REDIS__CA_FILE", &certificate)])
         .is_well()
         .says("warning", "redis.ca_file: the certificate in")
         .says("warning", "in 4 days")
@@ -413,7 +393,7 @@ fn a_certificate_that_ends_soon_is_told_before_it_does() {
     redis(&url, &[])
         .says("FAILURE", "TLS fails")
         .advises("redis.ca_file");
-    redis(&format!("redis://127.0.0.1:{port}"), &[])
+    redis(&url.replace("rediss", "redis"), &[])
         .says("FAILURE", "does not let us in")
         .advises("rediss");
 }
@@ -447,9 +427,9 @@ fn a_nats_that_gives_everything_is_well_and_one_that_is_not_there_is_told() {
 
 #[test]
 fn a_nats_that_refuses_is_told_with_what_it_wants() {
-    let guarded = Nats::start_with(&Options {
+    let guarded = Nats::start_with(&nats::Options {
         user: Some(("fan", "hunter2")),
-        ..Options::default()
+        ..nats::Options::default()
     });
     let user = |password| {
         [
@@ -471,16 +451,16 @@ fn a_nats_that_refuses_is_told_with_what_it_wants() {
         .says("FAILURE", "nats://")
         .advises("for `blue.>` among its permissions");
 
-    let narrow = Nats::start_with(&Options {
+    let narrow = Nats::start_with(&nats::Options {
         max_payload: Some(10_000),
-        ..Options::default()
+        ..nats::Options::default()
     });
     nats(&[&narrow], &[])
         .says("FAILURE", "takes messages of 10000 bytes")
         .advises("max_payload");
-    let encrypted = Nats::start_with(&Options {
+    let encrypted = Nats::start_with(&nats::Options {
         tls: true,
-        ..Options::default()
+        ..nats::Options::default()
     });
     nats(&[&encrypted], &[])
         .says("FAILURE", "")

@@ -125,17 +125,18 @@ mod plain {
 
 mod user {
     use super::*;
-    suite!(of processes: Servers::user());
+    suite!(of another way in: Servers::user());
 }
 
 mod nkey {
     use super::*;
-    suite!(of processes: Servers::nkey());
+    suite!(of another way in: Servers::nkey());
 }
 
 mod tls {
     use super::*;
-    suite!(of processes: Servers::tls());
+    suite!(of another way in: Servers::tls());
+    suite!(Servers::tls(); a_frozen_broker_is_left_and_found_again);
 }
 
 mod cluster {

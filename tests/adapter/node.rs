@@ -34,18 +34,23 @@ pub(crate) trait Ground {
     }
 
     async fn node_of(&self, prefix: &str, queue_bytes_max: usize) -> Node {
+        let node = self.opened(prefix, queue_bytes_max);
+        node.whole().await;
+        node
+    }
+
+    /// A node that has just begun to connect.
+    fn opened(&self, prefix: &str, queue_bytes_max: usize) -> Node {
         let config = AdapterConfig {
             prefix: prefix.into(),
             ..AdapterConfig::default()
         };
         let (sink, lanes) = events(CHANNEL_LANES, queue_bytes_max);
-        let node = Node {
+        Node {
             adapter: self.open(&config, sink.clone()),
             lanes,
             sink,
-        };
-        node.whole().await;
-        node
+        }
     }
 }
 
@@ -151,5 +156,32 @@ impl Node {
             .publish(topic, [Bytes::copy_from_slice(text.as_bytes())])
             .await;
         assert_eq!(accepted, [true], "{text} on {topic}: {:?}", self.adapter.health());
+    }
+
+    /// Publishes one message again until it is accepted.
+    pub(crate) async fn pass(&self, topic: Topic, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        let message = Bytes::copy_from_slice(text.as_bytes());
+        while self.publish(topic, [message.clone()]).await != [true] {
+            assert!(
+                Instant::now() < deadline,
+                "{text} is not accepted on {topic}: {:?}",
+                self.adapter.health()
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Publishes one message until it is heard: one that comes before the topic is subscribed to is not.
+    pub(crate) async fn passes(&mut self, topic: Topic, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            self.pass(topic, text).await;
+            let heard = async { while self.hear(topic).await != text.as_bytes() {} };
+            if timeout(Duration::from_millis(500), heard).await.is_ok() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{text} is not heard on {topic}");
+        }
     }
 }

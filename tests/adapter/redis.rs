@@ -1,4 +1,6 @@
-//! The suite over every kind of Redis. What is Redis' own, such as failover and moving slots, is in `tests/redis`.
+//! The suite over every kind of Redis, and in `faults` what befalls only Redis.
+
+mod faults;
 
 use fanwire::adapter::config::AdapterConfig;
 use fanwire::adapter::redis::{RedisAdapter, RedisConfig, RedisUrl};
@@ -113,17 +115,19 @@ mod plain {
 
 mod user_of_few_rights {
     use super::*;
-    suite!(of processes: user());
+    suite!(of another way in: user());
 }
 
 mod with_tls {
     use super::*;
-    suite!(of processes: tls());
+    suite!(of another way in: tls());
+    suite!(tls(); a_frozen_broker_is_left_and_found_again);
 }
 
 mod of_sentinels {
     use super::*;
-    suite!(of processes: sentinel());
+    suite!(of another way in: sentinel());
+    suite!(sentinel(); a_frozen_broker_is_left_and_found_again);
 }
 
 mod of_a_cluster {

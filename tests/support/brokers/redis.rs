@@ -20,7 +20,7 @@ pub(crate) struct Options {
     pub(crate) user: Option<(&'static str, &'static str)>,
     /// With TLS, and a certificate to be shown.
     pub(crate) tls: bool,
-    /// Further arguments.
+    /// Further arguments, which hold against those that come from the rest.
     pub(crate) more: Vec<String>,
 }
 
@@ -34,6 +34,8 @@ impl Redis {
         let port = free_port();
         let mut process = Process::new("redis-server", "redis-server", port);
         process.arguments(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        // A replica is served at once, and not after five seconds in which others might come.
+        process.arguments(["--repl-diskless-sync-delay", "0"]);
         let certificates = options.tls.then(|| certificates(process.directory.path()));
         if certificates.is_some() {
             process.arguments(["--port", "0", "--tls-port"]);
@@ -101,25 +103,39 @@ pub(crate) struct Sentinel {
     pub(crate) sentinels: Vec<Process>,
 }
 
+/// What the servers ask, of clients and of each other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Passwords {
+    /// The master and its replica.
+    pub(crate) servers: Option<&'static str>,
+    pub(crate) sentinels: Option<&'static str>,
+}
+
 impl Sentinel {
     pub(crate) const MASTER: &str = "mymaster";
 
     pub(crate) fn start() -> Sentinel {
-        let master = Redis::start();
-        let replicaof = format!("127.0.0.1 {}", master.process.port);
-        let replica = Redis::start_with(&Options {
-            more: vec!["--replicaof".into(), replicaof],
+        Sentinel::start_with(Passwords::default())
+    }
+
+    pub(crate) fn start_with(passwords: Passwords) -> Sentinel {
+        let mut options = Options {
+            password: passwords.servers,
             ..Options::default()
-        });
+        };
+        let master = Redis::start_with(&options);
+        options.more = vec!["--replicaof".into(), format!("127.0.0.1 {}", master.process.port)];
+        let replica = Redis::start_with(&options);
         eventually("the replica follows", || {
             replica
                 .ask(&["INFO", "replication"])
                 .contains("master_link_status:up")
         });
-        let sentinels: Vec<_> = (0..3).map(|_| watch(master.process.port)).collect();
+        let sentinels: Vec<_> = (0..3).map(|_| watch(master.process.port, passwords)).collect();
         for sentinel in &sentinels {
             eventually("the sentinels know each other and the replica", || {
-                let said = ask(sentinel.port, None, &["SENTINEL", "MASTER", Sentinel::MASTER]);
+                let question = ["SENTINEL", "MASTER", Sentinel::MASTER];
+                let said = ask(sentinel.port, passwords.sentinels, &question);
                 let is = |name: &str, value: &str| said.contains(&format!("{name}\n{value}\n"));
                 is("num-other-sentinels", "2") && is("num-slaves", "1")
             });
@@ -131,7 +147,7 @@ impl Sentinel {
         }
     }
 
-    /// What clients connect to.
+    /// What clients connect to, without password.
     pub(crate) fn url(&self) -> String {
         let hosts: Vec<_> = self
             .sentinels
@@ -142,21 +158,27 @@ impl Sentinel {
     }
 }
 
-fn watch(master_port: u16) -> Process {
+fn watch(master_port: u16, passwords: Passwords) -> Process {
     let port = free_port();
     let mut sentinel = Process::new("redis-sentinel", "redis-sentinel", port);
     let name = Sentinel::MASTER;
-    let config = format!(
+    let mut config = format!(
         "bind 127.0.0.1\nport {port}\nsentinel monitor {name} 127.0.0.1 {master_port} 2\n\
          sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 5000\n"
     );
+    if let Some(password) = passwords.servers {
+        config += &format!("sentinel auth-pass {name} {password}\n");
+    }
+    if let Some(password) = passwords.sentinels {
+        config += &format!("requirepass {password}\nsentinel sentinel-pass {password}\n");
+    }
     std::fs::write(sentinel.path("sentinel.conf"), config).expect("a file can be written");
     sentinel.arguments(["sentinel.conf"]);
     sentinel.start();
     sentinel
 }
 
-/// Three masters, each with a replica that takes its place within some three seconds. The masters come first.
+/// Three masters, each with a replica that takes its place within some three seconds, or alone. The masters come first.
 pub(crate) struct RedisCluster {
     pub(crate) servers: Vec<Redis>,
 }
@@ -165,6 +187,15 @@ impl RedisCluster {
     pub(crate) const MASTERS: usize = 3;
 
     pub(crate) fn start() -> RedisCluster {
+        RedisCluster::with_replicas(1)
+    }
+
+    /// Masters whose place nobody takes.
+    pub(crate) fn without_replicas() -> RedisCluster {
+        RedisCluster::with_replicas(0)
+    }
+
+    fn with_replicas(replicas_per_master: usize) -> RedisCluster {
         let server = |_| {
             let bus = free_port().to_string();
             let more = [
@@ -180,14 +211,17 @@ impl RedisCluster {
                 ..Options::default()
             })
         };
-        let servers: Vec<_> = (0..2 * RedisCluster::MASTERS).map(server).collect();
+        let servers: Vec<_> = (0..(1 + replicas_per_master) * RedisCluster::MASTERS)
+            .map(server)
+            .collect();
         let addresses = servers
             .iter()
             .map(|server| format!("127.0.0.1:{}", server.process.port));
         let created = Command::new("redis-cli")
             .args(["--cluster", "create"])
             .args(addresses)
-            .args(["--cluster-yes", "--cluster-replicas", "1"])
+            .args(["--cluster-yes", "--cluster-replicas"])
+            .arg(replicas_per_master.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .status();
