@@ -126,11 +126,10 @@ mod with_tls {
 
 mod of_sentinels {
     use super::*;
-    suite!(of another way in: sentinel());
-    suite!(sentinel(); a_frozen_broker_is_left_and_found_again);
+    suite!(one after the other: sentinel());
 }
 
 mod of_a_cluster {
     use super::*;
-    suite!(of processes: cluster());
+    suite!(one after the other: cluster());
 }

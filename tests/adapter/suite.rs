@@ -1,7 +1,7 @@
-//! The checks. Each kind of broker is held to all of them. Where only the way in differs, by a name, a password, a
-//! certificate or who is asked where the server is, everything behind the door is that of the plain server, and only
-//! those checks are made that depend on the door: that every lane and every right is there, that big messages come
-//! through it, and that it is found again; where connecting takes further steps, that a frozen broker is left in them.
+//! The checks. Each kind of broker is held to all of them; one that takes seconds to start is started once, for all
+//! checks one after the other. Where only the way in differs, by a name, a key or a certificate, what lies behind is the
+//! plain server's, and only those checks are made that depend on the way: every lane and every right is there, big
+//! messages come through, and the broker is found again; with TLS, which takes further steps, a frozen one is left.
 
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,30 @@ macro_rules! suite {
         $crate::suite::suite!($ground);
         $crate::suite::suite!($ground; a_frozen_broker_is_left_and_found_again);
     };
+    (one after the other: $ground:expr) => {
+        $crate::suite::suite!(in one test: $ground;
+            what_is_confirmed_is_heard_in_order_on_every_lane
+            own_messages_come_back
+            unwanted_topics_are_silent
+            a_new_wish_is_confirmed_anew_and_the_highest_holds
+            many_wishes_at_once_are_all_confirmed
+            big_messages_come_whole_or_are_given_up
+            two_clusters_do_not_hear_each_other
+            a_slow_reader_is_refused_and_the_rest_goes_on
+            what_was_wanted_is_heard_again_after_a_restart
+            a_frozen_broker_is_left_and_found_again
+        );
+    };
+    (in one test: $ground:expr; $($check:ident)*) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn every_check() {
+            let mut ground = $ground;
+            $(
+                println!("{}", stringify!($check));
+                $crate::suite::$check(&mut ground).await;
+            )*
+        }
+    };
     (of another way in: $ground:expr) => {
         $crate::suite::suite!($ground;
             what_is_confirmed_is_heard_in_order_on_every_lane
@@ -58,7 +82,7 @@ macro_rules! suite {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $check() {
-                $crate::suite::$check($ground).await;
+                $crate::suite::$check(&mut $ground).await;
             }
         )*
     };
@@ -69,7 +93,7 @@ fn texts(count: usize) -> impl Iterator<Item = Bytes> {
     (0..count).map(|number| format!("{number}\r\n\0é").into())
 }
 
-pub(crate) async fn what_is_confirmed_is_heard_in_order_on_every_lane(ground: impl Ground) {
+pub(crate) async fn what_is_confirmed_is_heard_in_order_on_every_lane(ground: &mut impl Ground) {
     let (mut hearer, first, second) = (ground.node().await, ground.node().await, ground.node().await);
     for topic in TOPICS {
         hearer.want(topic, 1).await;
@@ -93,7 +117,7 @@ pub(crate) async fn what_is_confirmed_is_heard_in_order_on_every_lane(ground: im
     }
 }
 
-pub(crate) async fn own_messages_come_back(ground: impl Ground) {
+pub(crate) async fn own_messages_come_back(ground: &mut impl Ground) {
     let mut node = ground.node().await;
     for topic in TOPICS {
         node.want(topic, 1).await;
@@ -102,7 +126,7 @@ pub(crate) async fn own_messages_come_back(ground: impl Ground) {
     }
 }
 
-pub(crate) async fn unwanted_topics_are_silent(ground: impl Ground) {
+pub(crate) async fn unwanted_topics_are_silent(ground: &mut impl Ground) {
     let (mut node, other) = (ground.node().await, ground.node().await);
     // Of the same lane, so that what comes of the one would come before what comes of the other.
     let [wanted, unwanted] = [Topic::Channels(6), Topic::Channels(8)];
@@ -128,7 +152,7 @@ pub(crate) async fn unwanted_topics_are_silent(ground: impl Ground) {
     );
 }
 
-pub(crate) async fn a_new_wish_is_confirmed_anew_and_the_highest_holds(ground: impl Ground) {
+pub(crate) async fn a_new_wish_is_confirmed_anew_and_the_highest_holds(ground: &mut impl Ground) {
     let mut node = ground.node().await;
     node.want(CHANNELS, 1).await;
     node.want(CHANNELS, 2).await;
@@ -142,7 +166,7 @@ pub(crate) async fn a_new_wish_is_confirmed_anew_and_the_highest_holds(ground: i
     assert_eq!(node.hear(CHANNELS).await, "still here");
 }
 
-pub(crate) async fn many_wishes_at_once_are_all_confirmed(ground: impl Ground) {
+pub(crate) async fn many_wishes_at_once_are_all_confirmed(ground: &mut impl Ground) {
     let mut node = ground.node().await;
     for number in 0..AdapterConfig::default().topics {
         node.adapter.want(Topic::Channels(number), true, 1);
@@ -155,7 +179,7 @@ pub(crate) async fn many_wishes_at_once_are_all_confirmed(ground: impl Ground) {
     }
 }
 
-pub(crate) async fn big_messages_come_whole_or_are_given_up(ground: impl Ground) {
+pub(crate) async fn big_messages_come_whole_or_are_given_up(ground: &mut impl Ground) {
     let (mut node, other) = (ground.node().await, ground.node().await);
     node.want(CHANNELS, 1).await;
     for length in [1 << 20, 5 << 20] {
@@ -171,7 +195,7 @@ pub(crate) async fn big_messages_come_whole_or_are_given_up(ground: impl Ground)
     }
 }
 
-pub(crate) async fn two_clusters_do_not_hear_each_other(ground: impl Ground) {
+pub(crate) async fn two_clusters_do_not_hear_each_other(ground: &mut impl Ground) {
     let mut node = ground.node_of("fanwire.a", 64 << 20).await;
     let other = ground.node_of("fanwire.b", 64 << 20).await;
     let own = ground.node_of("fanwire.a", 64 << 20).await;
@@ -183,7 +207,7 @@ pub(crate) async fn two_clusters_do_not_hear_each_other(ground: impl Ground) {
     }
 }
 
-pub(crate) async fn a_slow_reader_is_refused_and_the_rest_goes_on(ground: impl Ground) {
+pub(crate) async fn a_slow_reader_is_refused_and_the_rest_goes_on(ground: &mut impl Ground) {
     let mut node = ground.node_of("fanwire", 100_000).await;
     let other = ground.node().await;
     node.want(CHANNELS, 1).await;
@@ -207,7 +231,7 @@ pub(crate) async fn a_slow_reader_is_refused_and_the_rest_goes_on(ground: impl G
     assert_eq!(node.adapter.health().reconnects, 0);
 }
 
-pub(crate) async fn what_was_wanted_is_heard_again_after_a_restart(mut ground: impl Ground) {
+pub(crate) async fn what_was_wanted_is_heard_again_after_a_restart(ground: &mut impl Ground) {
     let mut node = ground.node().await;
     for topic in TOPICS {
         node.want(topic, 5).await;
@@ -237,7 +261,7 @@ pub(crate) async fn what_was_wanted_is_heard_again_after_a_restart(mut ground: i
     assert!(health.reconnects >= health.wanted as u64, "{health:?}");
 }
 
-pub(crate) async fn a_frozen_broker_is_left_and_found_again(mut ground: impl Process) {
+pub(crate) async fn a_frozen_broker_is_left_and_found_again(ground: &mut impl Process) {
     let mut node = ground.node().await;
     for topic in [Topic::Beats, CHANNELS] {
         node.want(topic, 1).await;
