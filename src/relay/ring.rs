@@ -56,6 +56,8 @@ pub struct Ring {
     topics: Vec<(Topic, Log)>,
     /// What was appended, the oldest first: topic and number. May name what is gone by now.
     age: VecDeque<(u32, u64)>,
+    /// What the broker accepted, the earliest first: topic, and the last number of a parcel. May name what is gone.
+    accepted: VecDeque<(u32, u64)>,
     /// Topics with something unsent that are not in flight, in their order.
     ready: VecDeque<u32>,
     /// Topics with something to send again, in their order.
@@ -132,6 +134,7 @@ impl Ring {
             indexes: HashMap::default(),
             topics: Vec::new(),
             age: VecDeque::new(),
+            accepted: VecDeque::new(),
             ready: VecDeque::new(),
             repairing: VecDeque::new(),
             express: VecDeque::new(),
@@ -254,6 +257,9 @@ impl Ring {
                 Flight::Run(index) => {
                     let log = &mut self.topics[index as usize].1;
                     let settled = log.settle(is_accepted, self.now);
+                    if settled.accepted > 0 {
+                        self.accepted.push_back((index, log.head()));
+                    }
                     self.unaccepted_bytes -= settled.cost;
                     self.counts.accepted += settled.accepted;
                     self.counts.gaps += settled.gaps;
@@ -307,14 +313,16 @@ impl Ring {
         }
         let topics = &self.topics;
         let is_there = |&(index, number): &(u32, u64)| topics[index as usize].1.has(number);
-        while self.age.front().is_some_and(|oldest| !is_there(oldest)) {
-            self.age.pop_front();
-        }
-        if self.age.len() > 2 * count + 64 {
-            self.age.retain(is_there);
-        }
-        if self.age.capacity() > 4 * self.age.len().max(64) {
-            self.age.shrink_to(2 * self.age.len());
+        for named in [&mut self.age, &mut self.accepted] {
+            while named.front().is_some_and(|oldest| !is_there(oldest)) {
+                named.pop_front();
+            }
+            if named.len() > 2 * count + 64 {
+                named.retain(is_there);
+            }
+            if named.capacity() > 4 * named.len().max(64) {
+                named.shrink_to(2 * named.len());
+            }
         }
     }
 
@@ -384,8 +392,24 @@ impl Ring {
         })
     }
 
-    /// Drops the oldest, but for the sure part of each topic, until there is room.
+    /// Drops the oldest, but for the sure part of each topic, until there is room: what the broker has accepted first.
+    /// A busy topic that waits for its turns may hold what is older than all that was accepted on others.
     fn overwrite(&mut self) {
+        while self.bytes > self.bytes_max
+            && let Some(&(index, last)) = self.accepted.front()
+        {
+            let log = &mut self.topics[index as usize].1;
+            while self.bytes > self.bytes_max
+                && log.first() <= last
+                && log.bytes() > self.sure_bytes
+                && let Some(dropped) = log.drop_first()
+            {
+                self.bytes -= dropped.cost;
+            }
+            if log.first() > last || log.bytes() <= self.sure_bytes {
+                self.accepted.pop_front();
+            }
+        }
         while self.bytes > self.bytes_max
             && let Some((index, number)) = self.age.pop_front()
         {

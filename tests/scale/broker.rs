@@ -1,7 +1,7 @@
 //! A private broker: a child process on free ports, in a folder of its own, gone with this; and what it counts.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use fanwire::adapter::config::AdapterConfig;
+use fanwire::adapter::nats::{NatsAdapter, NatsConfig, NatsUrl};
 use fanwire::adapter::redis::{RedisAdapter, RedisConfig, RedisUrl};
 use tempfile::TempDir;
 
@@ -19,6 +20,8 @@ use crate::machine::Machine;
 pub(crate) enum Driver {
     /// `redis-server`.
     Redis,
+    /// `nats-server`.
+    Nats,
 }
 
 /// A broker that listens.
@@ -26,6 +29,8 @@ pub(crate) struct Broker {
     driver: Driver,
     process: Child,
     port: u16,
+    /// Where it tells what it counts.
+    told_at: u16,
     _folder: TempDir,
 }
 
@@ -34,7 +39,7 @@ pub(crate) struct Broker {
 pub(crate) struct Traffic {
     /// Messages that nodes published.
     pub(crate) published: u64,
-    /// Bytes that came in, the protocol's own included.
+    /// Bytes that came in: with Redis the protocol's own too, NATS counts what messages carry.
     pub(crate) bytes_in: u64,
     /// Bytes that went out, the same.
     pub(crate) bytes_out: u64,
@@ -58,6 +63,10 @@ impl Broker {
     pub(crate) fn start(driver: Driver) -> Result<Broker> {
         let folder = TempDir::new()?;
         let port = free_port()?;
+        let told_at = match driver {
+            Driver::Redis => port,
+            Driver::Nats => free_port()?,
+        };
         let mut command = match driver {
             Driver::Redis => {
                 let mut command = Command::new("redis-server");
@@ -65,6 +74,12 @@ impl Broker {
                 command
                     .args(["--port", &port.to_string(), "--dir"])
                     .arg(folder.path());
+                command
+            }
+            Driver::Nats => {
+                let mut command = Command::new("nats-server");
+                command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
+                command.args(["--http_port", &told_at.to_string()]);
                 command
             }
         };
@@ -79,6 +94,7 @@ impl Broker {
             driver,
             process,
             port,
+            told_at,
             _folder: folder,
         };
         let began = Instant::now();
@@ -101,8 +117,16 @@ impl Broker {
                     ..RedisConfig::default()
                 };
                 Machine::start(config, inbox_bytes_max, "redis", |sink| {
-                    RedisAdapter::open(&redis, config, sink)
-                        .map_err(|(key, text)| anyhow::anyhow!("{key} {text}"))
+                    RedisAdapter::open(&redis, config, sink).map_err(fault)
+                })
+            }
+            Driver::Nats => {
+                let nats = NatsConfig {
+                    urls: vec![NatsUrl::new(&format!("nats://127.0.0.1:{}", self.port))],
+                    ..NatsConfig::default()
+                };
+                Machine::start(config, inbox_bytes_max, "nats", |sink| {
+                    NatsAdapter::open(&nats, config, sink).map_err(fault)
                 })
             }
         }
@@ -115,39 +139,44 @@ impl Broker {
 
     /// What has gone through it so far.
     pub(crate) fn traffic(&self) -> Result<Traffic> {
-        match self.driver {
-            Driver::Redis => {
-                let told = self.info()?;
-                let number = |name: &str| -> Result<u64> {
-                    let line = told.lines().find_map(|line| line.strip_prefix(name));
-                    let digits: String = line
-                        .unwrap_or("0")
-                        .chars()
-                        .take_while(char::is_ascii_digit)
-                        .collect();
-                    Ok(digits.parse()?)
-                };
-                Ok(Traffic {
-                    published: number("cmdstat_publish:calls=")?,
-                    bytes_in: number("total_net_input_bytes:")?,
-                    bytes_out: number("total_net_output_bytes:")?,
-                })
-            }
-        }
+        let (question, names) = match self.driver {
+            Driver::Redis => (
+                "INFO everything\r\nQUIT\r\n",
+                [
+                    "cmdstat_publish:calls=",
+                    "total_net_input_bytes:",
+                    "total_net_output_bytes:",
+                ],
+            ),
+            Driver::Nats => (
+                "GET /varz HTTP/1.0\r\n\r\n",
+                ["\"in_msgs\": ", "\"in_bytes\": ", "\"out_bytes\": "],
+            ),
+        };
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.told_at))?;
+        stream.write_all(question.as_bytes())?;
+        let mut told = String::new();
+        stream.read_to_string(&mut told)?;
+        let number = |name: &str| -> u64 {
+            let behind = told.split_once(name).map(|(_, behind)| behind);
+            let digits = behind
+                .unwrap_or_default()
+                .chars()
+                .take_while(char::is_ascii_digit);
+            // Redis does not tell of what was never asked of it.
+            digits.collect::<String>().parse().unwrap_or(0)
+        };
+        let [published, bytes_in, bytes_out] = names.map(number);
+        Ok(Traffic {
+            published,
+            bytes_in,
+            bytes_out,
+        })
     }
+}
 
-    /// What Redis answers to `INFO everything`.
-    fn info(&self) -> Result<String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        stream.write_all(b"INFO everything\r\n")?;
-        let mut reader = BufReader::new(stream);
-        let mut head = String::new();
-        reader.read_line(&mut head)?;
-        let length: usize = head.trim_start_matches('$').trim().parse()?;
-        let mut told = vec![0; length];
-        reader.read_exact(&mut told)?;
-        Ok(String::from_utf8(told)?)
-    }
+fn fault((key, text): (&'static str, String)) -> anyhow::Error {
+    anyhow::anyhow!("{key}: {text}")
 }
 
 impl Drop for Broker {

@@ -31,6 +31,9 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 /// Measures how far a cluster goes.
 #[derive(Parser)]
 struct Arguments {
+    /// Tells what nodes log: error, warn, info, debug or trace.
+    #[arg(long, global = true, default_value = "error")]
+    log: tracing_subscriber::filter::LevelFilter,
     #[command(subcommand)]
     what: What,
 }
@@ -44,7 +47,12 @@ enum What {
 }
 
 fn main() -> anyhow::Result<()> {
-    match Arguments::parse().what {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(arguments.log)
+        .with_writer(std::io::stderr)
+        .init();
+    match arguments.what {
         What::Entries(options) => entries::run(&options),
         What::Roster(options) => roster::run(&options),
         What::Relay(options) => relay::run(&options),

@@ -348,7 +348,8 @@ fn rush(options: &Options, pair: &Pair, received: &Arc<AtomicU64>) -> Result<Out
         .context("it is in a cluster")?;
     came.with_context(|| {
         let received = received.load(Ordering::Relaxed);
-        format!("{published} published, {received} received, {snapshot:?}")
+        let sending = pair.sending.node.cluster_snapshot();
+        format!("{published} published, {received} received: {snapshot:?} of {sending:?}")
     })?;
     ensure!(
         received.load(Ordering::Relaxed) == published && snapshot.gaps == 0,

@@ -172,6 +172,19 @@ fn a_noisy_topic_leaves_the_others_their_sure_part() {
 }
 
 #[test]
+fn what_was_accepted_goes_before_what_waits_however_old_that_is() {
+    let mut case = Case::new(100 * (100 + ENTRY_BYTES));
+    case.fill(A, 10);
+    case.fill(B, 60);
+    assert_eq!(case.batch(), [(A, 1, 10, false), (B, 1, 60, false)]);
+    case.ring.settle(&[false, true], case.now);
+    case.fill(B, 60);
+    assert_eq!(case.ring.counts().gaps, 0);
+    assert_eq!(case.settled(true), [(A, 1, 10, false), (B, 61, 120, false)]);
+    assert_eq!(case.resend(B, 1, 120), [(B, 31)]);
+}
+
+#[test]
 fn after_a_minute_what_was_accepted_goes_and_its_memory_too() {
     let mut case = Case::new(1 << 24);
     case.fill(A, 10_000);
