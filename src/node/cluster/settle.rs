@@ -58,6 +58,7 @@ pub struct Settling {
     later: Vec<Entry>,
     later_bytes: usize,
     ignored: u64,
+    has_begun: bool,
 }
 
 /// How far one channel has come.
@@ -91,6 +92,7 @@ impl Settling {
             later: Vec::new(),
             later_bytes: 0,
             ignored: 0,
+            has_begun: false,
         }
     }
 
@@ -117,6 +119,10 @@ impl Settling {
 
     /// Goes a step further. `digest` is that of all that is known of the node.
     pub fn step(&mut self, node: &Node, digest: &mut Digest, now: Instant) -> Settled {
+        if !std::mem::replace(&mut self.has_begun, true) && *digest == Digest::default() {
+            // Nothing is known of it. A newcomer need not look through all that it has for each node that it meets.
+            self.places.clear();
+        }
         let mut hearing = node.hear(self.peer, digest, now);
         for namespace in std::mem::take(&mut self.namespaces) {
             // What the node has of it comes with the others.
