@@ -4,7 +4,7 @@
 export PATH := $(CURDIR)/tests/sdk/.bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: run test test-cluster unit sdk cost lint bench tools
+.PHONY: run test test-cluster unit sdk cost scale lint bench tools
 
 # The server with its demo app and the demo page on http://127.0.0.1:6001/
 run:
@@ -34,6 +34,10 @@ test-cluster: tools
 # COST="allocations --watch trigger" looks into one of them.
 cost: tools
 	cargo test --locked --profile cost --test cost -- $(COST)
+
+# How far a cluster goes, for docs/scaling.md: SCALE="relay --driver nats", SCALE="roster --nodes 50" (10 GiB), SCALE="--help".
+scale:
+	cargo test --release --locked --test scale -- $(or $(SCALE),--help)
 
 lint: tools
 	cargo fmt --all --check

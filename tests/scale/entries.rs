@@ -52,12 +52,12 @@ fn weigh(what: &str, options: &Options, entry: impl Fn(usize) -> (String, u32, V
     let (apps, metrics) = machine::apps(what.contains("watchlist"))?;
     let node = Node::new(apps, Inboxes::new(1, usize::MAX), metrics);
     let app: Arc<str> = "1".into();
-    let mut digests = [Digest::default(), Digest::default()];
+    let is_twice = what.contains("second node");
+    let mut digests = vec![Digest::default(); 1 + usize::from(is_twice)];
     let before = memory()?;
     let (mut bytes, mut took) = (0, std::time::Duration::ZERO);
-    let is_twice = what.contains("second node");
     for first in (0..options.count).step_by(TOGETHER) {
-        for peer in 0..=usize::from(is_twice) {
+        for (peer, digest) in digests.iter_mut().enumerate() {
             let mut pieces = Pieces::default();
             let mine = (first..first + TOGETHER).filter(|number| !is_twice || number % 2 == peer);
             for number in mine {
@@ -77,7 +77,7 @@ fn weigh(what: &str, options: &Options, entry: impl Fn(usize) -> (String, u32, V
                 bytes += piece.len();
                 let began = Instant::now();
                 let entries = read(piece).map_err(|_| anyhow::anyhow!("written wrong"))?;
-                node.apply(NodeId(1 + peer as u64), &entries, &mut digests[peer], began);
+                node.apply(NodeId(1 + peer as u64), &entries, digest, began);
                 took += began.elapsed();
             }
         }

@@ -178,7 +178,7 @@ async fn simulate(options: &Options) -> Result<()> {
     println!(
         "\nmemory: {} MiB for a node with nothing; all nodes full {} MiB, {} B for an entry on a node right after the join, \
          {} B a minute later",
-        (idle - empty) / options.nodes >> 20,
+        ((idle - empty) / options.nodes) >> 20,
         kept >> 20,
         of_entry(taken),
         of_entry(kept)
