@@ -20,7 +20,9 @@ use fanwire::config::{Config, ConfigError, LogConfig, LogFormat, LogLevel};
 use fanwire::doctor::examine;
 use fanwire::server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// A self-hosted, drop-in replacement for Pusher Channels.
 ///
@@ -162,13 +164,15 @@ fn start_log(config: &LogConfig) -> anyhow::Result<()> {
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    // The adapter says itself when NATS is lost and back; its library would say so with each attempt.
+    let filter = Targets::new()
+        .with_default(level)
+        .with_target("async_nats", LevelFilter::OFF);
     let started = match config.format {
-        LogFormat::Human => log.with_target(false).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Human => log.with_target(false).finish().with(filter).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(filter).try_init(),
     };
-    started
-        .map_err(anyhow::Error::from_boxed)
-        .context("cannot start the log")
+    started.context("cannot start the log")
 }
 
 fn start(config: Config) -> anyhow::Result<()> {

@@ -42,6 +42,8 @@ struct Counts {
 pub struct Events {
     queue: mpsc::Receiver<Event>,
     counts: Arc<Counts>,
+    /// Heartbeats are few and small, and nothing else may crowd them out: they are bounded in number only.
+    is_heart: bool,
 }
 
 /// The queues of all lanes: that of the heartbeats, that of the nodes' own talk, and one for each of `channel_lanes`.
@@ -50,11 +52,12 @@ pub fn events(channel_lanes: usize, bytes_max: usize) -> (Sink, Vec<Events>) {
     let counts = Arc::new(Counts::default());
     let lanes = super::LANE_DIRECT + 1 + channel_lanes;
     let (senders, queues): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(WAITING_MAX)).unzip();
-    let events = |queue| Events {
+    let events = |(lane, queue)| Events {
         queue,
         counts: counts.clone(),
+        is_heart: lane == super::LANE_HEART,
     };
-    let events = queues.into_iter().map(events).collect();
+    let events = queues.into_iter().enumerate().map(events).collect();
     let sink = Sink {
         lanes: senders.into(),
         channel_lanes,
@@ -78,15 +81,12 @@ impl Sink {
     /// Reports a message. One that does not fit is refused and counted: the numbers of the relay will tell that it is
     /// missing. Never waits.
     pub fn heard(&self, topic: Topic, bytes: Bytes) {
-        let length = bytes.len();
+        let lane = topic.lane(self.channel_lanes);
+        let length = if lane == super::LANE_HEART { 0 } else { bytes.len() };
         let waiting = self.counts.waiting_bytes.fetch_add(length, Ordering::Relaxed);
         let fits = waiting + length <= self.bytes_max || waiting == 0;
         let event = Event::Heard(Message { topic, bytes });
-        if !fits
-            || self.lanes[topic.lane(self.channel_lanes)]
-                .try_send(event)
-                .is_err()
-        {
+        if !fits || self.lanes[lane].try_send(event).is_err() {
             self.counts.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -127,7 +127,9 @@ impl Events {
     }
 
     fn taken(&self, event: &Event) {
-        if let Event::Heard(message) = event {
+        if let Event::Heard(message) = event
+            && !self.is_heart
+        {
             self.counts
                 .waiting_bytes
                 .fetch_sub(message.bytes.len(), Ordering::Relaxed);

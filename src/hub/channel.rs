@@ -121,11 +121,6 @@ impl ChannelState {
         self.subscribers.iter().map(|count| *count as usize).sum()
     }
 
-    /// Whether other nodes have subscribers.
-    pub fn is_elsewhere(&self) -> bool {
-        !self.elsewhere.is_empty()
-    }
-
     /// One subscriber more. True if it is the first on this node.
     pub fn add(&mut self, shard: ShardIndex) -> bool {
         let shard = usize::from(shard);
@@ -154,11 +149,6 @@ impl ChannelState {
     /// Another node has so many subscribers now. The answer is how many it had before.
     pub fn set_elsewhere(&mut self, node: NodeId, count: u32) -> u32 {
         self.elsewhere.set(node, count)
-    }
-
-    /// How many subscribers another node has.
-    pub fn count_at(&self, node: NodeId) -> u32 {
-        self.elsewhere.of(node)
     }
 
     /// Whether anything is known of another node that is to be forgotten when that node is.
@@ -210,6 +200,11 @@ impl ChannelState {
 
     pub(super) fn set_cached(&mut self, event: Option<CachedEvent>) {
         self.extras().cached = event;
+    }
+
+    /// Whether the other nodes have yet to be told of subscribers or members.
+    pub fn is_membership_unannounced(&self) -> bool {
+        self.is_membership_unannounced
     }
 
     /// The other nodes are to be told that subscribers or members have changed. True if it is the first news since they

@@ -65,7 +65,7 @@ pub struct ClusterSnapshot {
     pub ring_bytes: u64,
     /// Bytes held back behind a gap.
     pub held_back_bytes: u64,
-    /// Channels with subscribers on other nodes.
+    /// What other nodes have: one for each channel and node.
     pub roster_channels: u64,
     /// Since the last change that another node announced. Seconds.
     pub roster_age_s: f64,
@@ -213,7 +213,7 @@ impl ClusterSnapshot {
             ),
             count(
                 "roster_channels",
-                "Channels with subscribers on other nodes",
+                "What other nodes have: one for each channel and node",
                 self.roster_channels,
             ),
             gauge(

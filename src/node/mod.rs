@@ -13,6 +13,7 @@ mod queries;
 mod users;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 pub use cluster::{Cluster, Waiter};
@@ -25,7 +26,7 @@ use cluster::announce::Announcer;
 use crate::app::{App, Apps};
 use crate::hub::Hub;
 use crate::hub::channel::{Channel, ChannelState};
-use crate::hub::inbox::{Broadcast, Delivery, Entry, Inboxes};
+use crate::hub::inbox::{Broadcast, Delivery, Entry, Inboxes, ShardIndex};
 use crate::hub::namespace::Namespace;
 use crate::metrics::Metrics;
 use crate::protocol::frame::Frame;
@@ -42,6 +43,8 @@ pub struct Node {
     announcer: Option<Announcer>,
     /// The way to the other nodes. None: this node is alone.
     cluster: Option<Cluster>,
+    /// What other nodes have: one for each channel and node.
+    shares: AtomicUsize,
 }
 
 impl Node {
@@ -54,6 +57,7 @@ impl Node {
             duties: duties::Duties::default(),
             announcer: None,
             cluster: None,
+            shares: AtomicUsize::new(0),
         }
     }
 
@@ -113,12 +117,24 @@ fn push_to_audience(
     published: Instant,
 ) {
     for shard in state.audience() {
-        let broadcast = Broadcast {
-            channel: channel.clone(),
-            frame: frame.clone(),
-            except,
-            published,
-        };
-        delivery.push(shard, Entry::Broadcast(broadcast));
+        push_to_shard(delivery, shard, channel, frame, except, published);
     }
+}
+
+/// Pushes one frame to a shard; called under the channel's lock.
+fn push_to_shard(
+    delivery: &mut Delivery<'_>,
+    shard: ShardIndex,
+    channel: &Arc<Channel>,
+    frame: &Frame,
+    except: Option<SocketId>,
+    published: Instant,
+) {
+    let broadcast = Broadcast {
+        channel: channel.clone(),
+        frame: frame.clone(),
+        except,
+        published,
+    };
+    delivery.push(shard, Entry::Broadcast(broadcast));
 }

@@ -178,7 +178,7 @@ impl Node {
         let now = now();
         let after = match (&self.cluster, channel.name()) {
             // Nobody is to hear of a member before hearing that it is there.
-            (Some(_), Some(name)) if name.kind().is_presence() => self.announced_by_now(),
+            (Some(_), Some(name)) if name.kind().is_presence() => self.announced_by_now(namespace, channel),
             _ => 0,
         };
         let mut delivery = self.inboxes().deliver();

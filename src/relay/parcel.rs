@@ -90,8 +90,8 @@ pub struct Beat {
     pub hash: u8,
     /// Beats of this node up to this one.
     pub number: u64,
-    /// What it announced of its roster, in short.
-    pub roster_digest: u64,
+    /// What it announced of its roster, in short, if the broker has accepted all of that.
+    pub roster_digest: Option<u64>,
     /// By topic, the last number that the broker has accepted.
     pub heads: Vec<(Topic, u64)>,
 }
@@ -127,7 +127,7 @@ impl Parcel {
                 into.put_u16(beat.topics);
                 into.put_u8(beat.hash);
                 put_number(&mut into, beat.number);
-                into.put_u64(beat.roster_digest);
+                into.put_u64(beat.roster_digest.unwrap_or_default());
                 put_numbers(&mut into, &beat.heads);
                 into.freeze()
             }
@@ -177,6 +177,7 @@ impl Beat {
             self.is_ready,
             self.asks_heads,
             self.has_all_heads,
+            self.roster_digest.is_some(),
         ]
         .iter()
         .enumerate()
@@ -216,7 +217,7 @@ fn decode_run(mut reader: Reader, is_repair: bool) -> Result<Run, Malformed> {
     Ok(Run {
         first: position(&mut reader)?,
         is_repair,
-        envelopes: decode_all(&mut reader, Reader::bytes)?,
+        envelopes: decode_all(&mut reader, envelope)?,
     })
 }
 
@@ -232,7 +233,7 @@ fn decode_beat(mut reader: Reader) -> Result<Beat, Malformed> {
         topics: u16::from_be_bytes([reader.byte()?, reader.byte()?]),
         hash: reader.byte()?,
         number: reader.number()?,
-        roster_digest: reader.fixed()?,
+        roster_digest: Some(reader.fixed()?).filter(|_| is_set(5)),
         heads: decode_all(&mut reader, numbered_topic)?,
     })
 }
@@ -247,6 +248,13 @@ fn decode_all<T>(
         all.push(one(reader)?);
     }
     Ok(all)
+}
+
+/// An envelope is never empty: a few bytes are not to become a long list.
+fn envelope(reader: &mut Reader) -> Result<Bytes, Malformed> {
+    Some(reader.bytes()?)
+        .filter(|bytes| !bytes.is_empty())
+        .ok_or(Malformed)
 }
 
 /// The number of an envelope, from 1.
@@ -325,6 +333,10 @@ mod tests {
         prop_oneof![1..300u64, 1..=NUMBER_MAX, Just(NUMBER_MAX)]
     }
 
+    fn envelope() -> impl Strategy<Value = Bytes> {
+        vec(any::<u8>(), 1..300).prop_map(Bytes::from)
+    }
+
     fn bytes() -> impl Strategy<Value = Bytes> {
         vec(any::<u8>(), 0..300).prop_map(Bytes::from)
     }
@@ -341,14 +353,14 @@ mod tests {
                 topics: numbers.0,
                 hash: numbers.1,
                 number: numbers.2,
-                roster_digest: numbers.3,
+                roster_digest: (numbers.3 % 2 == 0).then_some(numbers.3),
                 heads,
             }
         })
     }
 
     fn content() -> impl Strategy<Value = Content> {
-        let run = (number(), any::<bool>(), vec(bytes(), 0..5));
+        let run = (number(), any::<bool>(), vec(envelope(), 0..5));
         let range = (topic(), number(), 0..=NUMBER_MAX).prop_map(|(topic, from, more)| Range {
             topic,
             from,

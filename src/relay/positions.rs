@@ -238,6 +238,15 @@ impl Positions {
         }
     }
 
+    /// Who is not alive counts as lost, if only since now: also those who were never said to be alive.
+    pub fn only_alive(&mut self, is_alive: impl Fn(NodeId) -> bool, now: Instant) {
+        for (sender, state) in &mut self.senders {
+            if !is_alive(*sender) {
+                state.lost.get_or_insert(now);
+            }
+        }
+    }
+
     /// A node is gone. Its positions are kept for ten minutes, should it come back.
     pub fn sender_lost(&mut self, sender: NodeId, now: Instant) {
         if let Some(state) = self.senders.get_mut(&sender) {

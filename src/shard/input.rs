@@ -289,7 +289,11 @@ impl Core {
         member: Option<Member>,
     ) -> Option<Pause> {
         if !self.is_heard(key, &name, member.clone())? {
-            return self.charge_membership(key);
+            return match name.kind().is_presence() {
+                // Others will hear of it when the wait is over.
+                true => self.charge_news(key),
+                false => self.charge_membership(key),
+            };
         }
         let channel = self.subscribe(key, &name, member.as_ref())?;
         self.charge_change(key, &channel)
@@ -349,20 +353,23 @@ impl Core {
             .map(Pause::Membership)
     }
 
-    /// Charges a join or leave that others may hear of: news of members are publications, and wait for room as these do.
-    fn charge_change(&mut self, key: SocketKey, channel: &Arc<Channel>) -> Option<Pause> {
+    fn charge_news(&mut self, key: SocketKey) -> Option<Pause> {
         let now_ns = self.now_ns();
         let session = &mut self.sockets.get_mut(key)?.session;
-        let namespace = session.namespace.clone();
+        session.charge_news(now_ns).err().map(Pause::Membership)
+    }
+
+    /// Charges a join or leave that others may hear of: news of members are publications, and wait for room as these do.
+    fn charge_change(&mut self, key: SocketKey, channel: &Arc<Channel>) -> Option<Pause> {
         let is_news = channel.name().is_some_and(|name| name.kind().is_presence());
-        let charged = if is_news {
-            session.charge_news(now_ns)
-        } else {
-            session.charge_membership(now_ns)
+        let pause = match is_news {
+            true => self.charge_news(key),
+            false => self.charge_membership(key),
         };
-        if let Err(wait) = charged {
-            return Some(Pause::Membership(wait));
+        if pause.is_some() {
+            return pause;
         }
+        let namespace = self.sockets.get(key)?.session.namespace.clone();
         let has_room = self.node.has_room(&namespace, &channel.topic);
         (!has_room).then(|| Pause::Publications(namespace, channel.clone()))
     }

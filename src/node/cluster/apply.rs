@@ -5,6 +5,7 @@
 //! and takes what is said of apps unknown here as not said.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -147,6 +148,13 @@ impl Hearing<'_> {
         count: u32,
     ) -> u32 {
         let before = state.set_elsewhere(self.peer, count);
+        if (before == 0) != (count == 0) {
+            let shares = &self.node.shares;
+            match count {
+                0 => shares.fetch_sub(1, Ordering::Relaxed),
+                _ => shares.fetch_add(1, Ordering::Relaxed),
+            };
+        }
         if before != count {
             if let Some(name) = channel.name() {
                 self.digest

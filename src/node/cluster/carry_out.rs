@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use super::Waiter;
 use crate::adapter::NodeId;
 use crate::hub::cache::CachedEvent;
 use crate::hub::channel::{Channel, ChannelState, Topic};
 use crate::hub::inbox::{Delivery, Entry};
-use crate::node::{Node, push_to_audience};
+use crate::node::{Node, push_to_shard};
 use crate::protocol::channel_name::ChannelName;
 use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
@@ -45,20 +47,29 @@ impl Node {
                 let Some(frame) = Frame::from_bytes(frame) else {
                     return cluster.malformed();
                 };
+                // A copy: what it came in may be much larger, and would be kept with it.
+                let is_kept = is_cache && author == Author::Backend;
+                let copy = || Frame::from_bytes(Bytes::copy_from_slice(frame.as_bytes()));
+                let kept = is_kept.then(copy).flatten();
                 let inboxes = self.inboxes();
                 let step = |channel: &Arc<Channel>, state: &mut ChannelState| {
-                    if is_cache && author == Author::Backend {
+                    if let Some(frame) = &kept {
                         let expires = now + namespace.app.limits.cache_ttl;
                         let event = CachedEvent::new(frame.clone(), expires, origin);
                         self.hub.store_cached(&namespace, channel, state, event);
                     }
-                    if state.audience().any(|shard| !inboxes.of(shard).bears_more()) {
-                        cluster.dropped_busy.fetch_add(1, Ordering::Relaxed);
-                        return;
+                    for shard in state.audience() {
+                        if inboxes.of(shard).bears_more() {
+                            push_to_shard(delivery, shard, channel, &frame, except, now);
+                        } else {
+                            cluster.dropped_busy.fetch_add(1, Ordering::Relaxed);
+                        }
                     }
-                    push_to_audience(delivery, channel, state, &frame, except, now);
                 };
                 self.hub.visit(&namespace, &topic, step);
+                if kept.is_some() {
+                    self.hub.trim_cache(&namespace, now);
+                }
             }
             Body::Close { code, .. } => {
                 let both = [CloseCode::Terminated, CloseCode::Reconnect];

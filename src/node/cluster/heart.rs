@@ -172,7 +172,7 @@ impl Cluster {
 
     async fn send_beat(&self, is_leaving: bool) {
         let heart = &self.heart;
-        let has_all_heads = heart.owes_heads.swap(false, Ordering::Relaxed) || is_leaving;
+        let has_all_heads = heart.owes_heads.swap(false, Ordering::Relaxed);
         let now = now();
         let heads = self.lanes.iter().flat_map(|lane| match has_all_heads {
             true => lane.ring().all_heads(),
@@ -199,7 +199,7 @@ impl Cluster {
             topics: self.config.topics,
             hash: HASH,
             number,
-            roster_digest: if is_all_accepted { announced.digest.0 } else { 0 },
+            roster_digest: is_all_accepted.then_some(announced.digest.0),
             heads,
         };
         let asked = beat.asks_heads;
@@ -245,7 +245,8 @@ impl Node {
         if beat.is_leaving {
             return self.hear_goodbye(sender);
         }
-        match cluster.heart.state().leases.heard(sender) {
+        let word = cluster.heart.state().leases.heard(sender);
+        match word {
             Word::Late => return,
             Word::New => {
                 tracing::info!(node = %sender, "heard of another node");
@@ -323,9 +324,8 @@ impl Cluster {
             if matches!(topic, Topic::Channels(_) | Topic::Roster) {
                 self.lane_of(*topic).positions().head(peer, *topic, *number, now);
             }
-            if *topic == Topic::Roster && beat.roster_digest != 0 {
-                self.peers
-                    .hand(peer, Work::Compare(*number, Digest(beat.roster_digest)));
+            if let (Topic::Roster, Some(digest)) = (topic, beat.roster_digest) {
+                self.peers.hand(peer, Work::Compare(*number, Digest(digest)));
             }
         }
         for lane in &self.lanes {

@@ -115,12 +115,19 @@ impl Interests {
     }
 
     /// The broker confirmed a wish. The answer is who is to be admitted; none if the wish is not the last one.
-    pub(super) fn confirmed(&self, topic: u16, number: WishNumber) -> Option<Vec<Waiter>> {
+    /// `hear` is called before the topic can be given up again.
+    pub(super) fn confirmed(
+        &self,
+        topic: u16,
+        number: WishNumber,
+        hear: impl FnOnce(),
+    ) -> Option<Vec<Waiter>> {
         let mut interest = self.of(topic);
         if number != interest.number || !interest.is_wanted {
             return None;
         }
         interest.is_confirmed = true;
+        hear();
         let waiting = std::mem::take(&mut interest.waiting);
         Some(waiting.into_iter().map(|(_, waiter)| waiter).collect())
     }
@@ -226,12 +233,20 @@ mod tests {
             Entered::Waits(Some(wish(true, 1)))
         );
         assert_eq!(interests.enter(3, waiter(2), now), Entered::Waits(None));
-        assert_eq!(interests.confirmed(3, 0), None, "an older wish says nothing");
-        assert_eq!(interests.confirmed(3, 1), Some(vec![waiter(1), waiter(2)]));
+        assert_eq!(
+            interests.confirmed(3, 0, || ()),
+            None,
+            "an older wish says nothing"
+        );
+        assert_eq!(interests.confirmed(3, 1, || ()), Some(vec![waiter(1), waiter(2)]));
         assert_eq!(interests.enter(3, waiter(3), now), Entered::Heard);
         interests.lost(3);
         assert_eq!(interests.enter(3, waiter(4), now), Entered::Waits(None));
-        assert_eq!(interests.confirmed(3, 1), Some(vec![waiter(4)]), "heard again");
+        assert_eq!(
+            interests.confirmed(3, 1, || ()),
+            Some(vec![waiter(4)]),
+            "heard again"
+        );
     }
 
     #[test]
@@ -259,7 +274,7 @@ mod tests {
         let (interests, now) = (Interests::new(16), Instant::now());
         let s = Duration::from_secs;
         interests.enter(3, waiter(1), now);
-        interests.confirmed(3, 1);
+        interests.confirmed(3, 1, || ());
         interests.occupied(3);
         interests.occupied(3);
         interests.vacated(3, now);
@@ -285,7 +300,7 @@ mod tests {
             Entered::Waits(Some(wish(true, 3)))
         );
         assert_eq!(
-            interests.confirmed(3, 1),
+            interests.confirmed(3, 1, || ()),
             None,
             "a late word about the wish before last"
         );
@@ -296,7 +311,7 @@ mod tests {
         let (interests, now) = (Interests::new(16), Instant::now());
         assert_eq!(interests.anew(3), None);
         interests.enter(3, waiter(1), now);
-        interests.confirmed(3, 1);
+        interests.confirmed(3, 1, || ());
         assert_eq!(interests.anew(3), Some(wish(true, 2)));
         assert_eq!(
             interests.enter(3, waiter(2), now),

@@ -79,6 +79,13 @@ impl Lane {
         number
     }
 
+    /// Says which messages of the last batch the broker has accepted.
+    fn settle(&self, accepted: &[bool]) {
+        let mut ring = self.ring();
+        ring.settle(accepted, now());
+        self.unaccepted.store(ring.unaccepted_bytes(), Ordering::Relaxed);
+    }
+
     /// Sends something that has no number: it may be lost. False if there is no room now.
     fn send(&self, topic: Topic, bytes: Bytes) -> bool {
         let is_taken = self.ring().send(topic, bytes);
@@ -256,7 +263,12 @@ impl Cluster {
         }
     }
 
-    /// Whether the connections to the broker are up, as far as is known.
+    /// Whether the broker can be reached at all, as far as is known.
+    fn is_reachable(&self) -> bool {
+        self.adapter.health().connected > 0
+    }
+
+    /// Whether all connections to the broker are up, as far as is known.
     fn is_up(&self) -> bool {
         self.adapter.health().is_whole()
     }

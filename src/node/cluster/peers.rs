@@ -40,8 +40,8 @@ pub(super) enum Work {
     Chunk(Chunk),
     /// At this announcement, the digest of all that it has is this.
     Compare(u64, Digest),
-    /// Take out all that it had.
-    Lose,
+    /// Look again.
+    Look,
 }
 
 /// One other node.
@@ -62,6 +62,8 @@ struct Known {
     is_whole: AtomicBool,
     /// Something did not fit into the queue.
     has_missed: AtomicBool,
+    /// The node is gone: what it had is to be taken out, whatever waits in the queue.
+    is_lost: AtomicBool,
 }
 
 /// All other nodes that were ever heard of and not forgotten.
@@ -92,10 +94,12 @@ impl Peers {
 
     /// A node is gone: what it had is to be taken out.
     pub(super) fn lose(&self, node: NodeId, now: Instant) {
-        self.hand(node, Work::Lose);
         if let Some(peer) = self.peers().get_mut(&node) {
             peer.lost = Some(now);
+            peer.known.is_lost.store(true, Ordering::Release);
         }
+        // Wakes the task. A queue that is full does so as well.
+        self.hand(node, Work::Look);
     }
 
     /// Forgets nodes that have been gone for long; what they had has been taken out by then.
@@ -197,7 +201,10 @@ async fn follow(node: Arc<Node>, peer: NodeId, mut queue: mpsc::Receiver<Work>, 
                 Err(_) => follower.look(),
             }
         }
-        if known.has_missed.swap(false, Ordering::AcqRel) {
+        if known.is_lost.swap(false, Ordering::AcqRel) {
+            follower.lose();
+        }
+        if known.has_missed.swap(false, Ordering::AcqRel) && cluster.heart.is_alive(peer) {
             follower.ask();
         }
         tokio::task::yield_now().await;
@@ -232,19 +239,16 @@ impl Follower<'_> {
     fn work(&mut self, work: Work) {
         match work {
             Work::Ask => self.ask(),
-            Work::Lose => {
-                self.staging = None;
-                self.known.is_whole.store(false, Ordering::Release);
-                self.known.number.store(0, Ordering::Release);
-                self.settling = Some((Settling::lost(self.node, self.peer), None));
-            }
+            Work::Look => {}
             Work::Announced(number, piece) => {
                 let bytes = piece.len();
                 match delta::read(piece) {
                     Ok(entries) => self.announced(number, entries, bytes),
                     Err(_) => {
+                        // All of it would not be understood either: whoever says it runs another version.
                         self.cluster.malformed();
-                        self.ask();
+                        self.has_ignored = true;
+                        self.announced(number, Vec::new(), bytes);
                     }
                 }
             }
@@ -264,6 +268,23 @@ impl Follower<'_> {
         }
     }
 
+    /// Takes out all that the node had.
+    fn lose(&mut self) {
+        self.staging = None;
+        self.known.is_whole.store(false, Ordering::Release);
+        self.known.number.store(0, Ordering::Release);
+        self.settling = Some((Settling::lost(self.node, self.peer), None));
+    }
+
+    /// Whether an announcement is the next one where the view stands at `stands_at`. What a share came ahead of is in it
+    /// already; if one is missing, all is asked for.
+    fn is_next(&mut self, number: u64, stands_at: u64) -> bool {
+        if number > stands_at + 1 {
+            self.ask();
+        }
+        number == stands_at + 1
+    }
+
     fn announced(&mut self, number: u64, entries: Vec<Entry>, bytes: usize) {
         if let Some(staging) = &mut self.staging {
             let staged = staging.announced(number, entries, bytes, now());
@@ -272,13 +293,22 @@ impl Follower<'_> {
         match &mut self.settling {
             // What a lost node said before it was lost.
             Some((_, None)) => {}
-            Some((settling, stands_for)) => {
-                *stands_for = Some(number);
-                if !settling.announced(entries, bytes) {
-                    self.ask();
+            Some((_, Some(stands_for))) => {
+                let stands_for = *stands_for;
+                if !self.is_next(number, stands_for) {
+                    return;
+                }
+                if let Some((settling, stands_for)) = &mut self.settling {
+                    *stands_for = Some(number);
+                    if !settling.announced(entries, bytes) {
+                        self.ask();
+                    }
                 }
             }
             None if self.known.is_whole.load(Ordering::Acquire) => {
+                if !self.is_next(number, self.known.number.load(Ordering::Acquire)) {
+                    return;
+                }
                 let ignored = self.node.apply(self.peer, &entries, &mut self.digest, now());
                 self.has_ignored |= ignored > 0;
                 self.stand_at(number);

@@ -21,6 +21,8 @@ use crate::relay::positions::Output;
 
 /// How often gaps are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// Room for what came out in order that is kept when a flood is over.
+const OUTPUTS_KEPT: usize = 4_096;
 /// So many messages are worked before the shards that they reach are woken.
 const MESSAGES_PER_DELIVERY: usize = 256;
 
@@ -68,7 +70,6 @@ impl Node {
         let Message { topic, bytes } = match event {
             Event::Heard(message) => message,
             Event::Confirmed(topic, number) => {
-                lane.positions().interested(topic, now());
                 return cluster.confirmed(topic, number, self);
             }
             Event::Lost(topic) => {
@@ -148,6 +149,7 @@ impl Node {
                 }
             }
         }
+        out.shrink_to(OUTPUTS_KEPT);
     }
 }
 
@@ -182,8 +184,11 @@ impl Cluster {
 
     /// The broker has confirmed a topic.
     fn confirmed(&self, topic: Topic, number: adapter::WishNumber, node: &Node) {
-        let Topic::Channels(topic) = topic else { return };
-        if let Some(waiting) = self.interests.confirmed(topic, number) {
+        let hear = || self.lane_of(topic).positions().interested(topic, now());
+        let Topic::Channels(channels) = topic else {
+            return hear();
+        };
+        if let Some(waiting) = self.interests.confirmed(channels, number, hear) {
             node.admit(waiting);
         }
     }

@@ -2,13 +2,14 @@
 //! channel is known here, so that its subscribers and all other nodes see one order of what this node sends.
 
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::{Cluster, Lane};
 use crate::adapter::Topic;
+use crate::hub::channel::{Channel, ChannelState};
 use crate::hub::namespace::Namespace;
 use crate::node::Node;
 use crate::protocol::channel_name::ChannelName;
@@ -88,7 +89,7 @@ impl Cluster {
     pub(in crate::node) fn has_room(&self) -> bool {
         let mark = self.config.ring_bytes_max / self.lanes.len() * MARK_PERCENT / 100;
         let is_below = |lane: &Lane| lane.unaccepted.load(Ordering::Relaxed) < mark;
-        self.lanes.iter().all(is_below) || !self.is_up()
+        self.lanes.iter().all(is_below) || !self.is_reachable()
     }
 
     /// Waits until [`Cluster::has_room`].
@@ -146,16 +147,14 @@ impl Node {
         *number
     }
 
-    /// The number of an announcement in which, or before which, all is that had changed here when this was called.
-    pub(in crate::node) fn announced_by_now(&self) -> u64 {
-        let (Some(announcer), Some(cluster)) = (&self.announcer, &self.cluster) else {
-            return 0;
-        };
-        // Whoever is announcing is waited for.
-        let number = cluster.announced().number;
-        match announcer.has_news() {
-            false => number,
-            true => self.announce_now(),
+    /// The number of an announcement in which, or before which, all is that had changed of a channel when this was called.
+    pub(in crate::node) fn announced_by_now(&self, namespace: &Namespace, channel: &Arc<Channel>) -> u64 {
+        let Some(cluster) = &self.cluster else { return 0 };
+        let is_marked = |_: &_, state: &mut ChannelState| state.is_membership_unannounced();
+        match self.hub.step(namespace, channel, is_marked) {
+            Some(true) => self.announce_now(),
+            // Whoever is announcing it just now is waited for.
+            _ => cluster.announced().number,
         }
     }
 }

@@ -2,10 +2,8 @@
 //! accepted it. What it has not accepted stays in the ring and is handed over again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::now;
 use crate::adapter;
 use crate::node::Node;
 
@@ -29,12 +27,7 @@ pub(super) async fn send(node: Arc<Node>, index: adapter::Lane) {
         let count = batch.len();
         let batch = batch.into_iter().map(|parcel| parcel.into_message(cluster.id));
         let accepted = cluster.adapter.publish(index, batch.collect()).await;
-        let unaccepted = {
-            let mut ring = lane.ring();
-            ring.settle(&accepted, now());
-            ring.unaccepted_bytes()
-        };
-        lane.unaccepted.store(unaccepted, Ordering::Relaxed);
+        lane.settle(&accepted);
         cluster.room.notify_waiters();
         match accepted.iter().filter(|accepted| **accepted).count() {
             0 => tokio::time::sleep(PAUSE).await,

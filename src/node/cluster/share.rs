@@ -96,8 +96,10 @@ pub(super) async fn answer(node: Arc<Node>, mut asking: mpsc::Receiver<NodeId>) 
             }
         }
         let mut walk = Collecting::new(&node, luck.random(), node.announce_now());
-        while let Some(chunks) = walk.step(&node, |origin| cluster.heart.is_alive(origin), now()) {
+        let alive = cluster.heart.alive();
+        while let Some(chunks) = walk.step(&node, |origin| alive.contains(&origin), now()) {
             cluster.say_all(topic, chunks).await;
+            tokio::task::yield_now().await;
         }
         // With all announced that the walk may have seen.
         let last = walk.finish(node.announce_now());

@@ -58,10 +58,17 @@ pub(super) async fn keep_up(node: Arc<Node>) {
         cluster.lanes.iter().for_each(|lane| lane.ring().trim(now()));
         let forget = |topic: Topic| cluster.lane_of(topic).positions().forget(topic);
         let unconfirmed = |topic: Topic| cluster.lane_of(topic).positions().listened_to_unconfirmed(topic);
-        let (admitted, wishes) = cluster.interests.tick(now(), !is_up, unconfirmed, forget);
+        let (admitted, wishes) = cluster
+            .interests
+            .tick(now(), !cluster.is_reachable(), unconfirmed, forget);
         node.admit(admitted);
         wishes.into_iter().for_each(|wish| cluster.tell(wish));
         cluster.peers.forget_lost(now());
+        let alive = cluster.heart.alive();
+        for lane in &cluster.lanes {
+            lane.positions()
+                .only_alive(|sender| alive.contains(&sender), now());
+        }
     }
 }
 
@@ -87,7 +94,11 @@ impl Node {
 
     /// What this node knows of its cluster, for metrics and probes. None: it is alone.
     pub fn cluster_snapshot(&self) -> Option<ClusterSnapshot> {
-        self.cluster.as_ref().map(Cluster::snapshot)
+        let snapshot = self.cluster.as_ref()?.snapshot();
+        Some(ClusterSnapshot {
+            roster_channels: self.shares.load(Ordering::Relaxed) as u64,
+            ..snapshot
+        })
     }
 }
 
@@ -133,7 +144,8 @@ impl Cluster {
             snapshot.repaired += counts.repaired;
             snapshot.duplicates += counts.duplicates;
             // Of a break nobody knows how much was missed: it counts as one.
-            snapshot.gaps += counts.gaps + counts.breaks;
+            let gaps = counts.gaps.saturating_add(counts.breaks);
+            snapshot.gaps = snapshot.gaps.saturating_add(gaps);
             snapshot.held_back_bytes += positions.held_bytes() as u64;
         }
         snapshot
