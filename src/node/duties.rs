@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::{Node, now};
+use crate::hub::cache::CachedEvent;
 use crate::hub::channel::Channel;
 use crate::hub::namespace::Namespace;
+use crate::protocol::channel_name::ChannelName;
 
 /// How often expired events of cache channels are looked for. They are not shown meanwhile.
 const CACHE_TRIM_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,6 +26,8 @@ pub(super) enum Duty {
     TellCount(Arc<Namespace>, Arc<Channel>),
     /// Tell watchers that a user is offline, if so.
     TellOffline(Arc<Namespace>, Arc<Channel>),
+    /// Keep a cache channel's last event, which another node announced, if the relay has not brought a later one.
+    Remember(Arc<Namespace>, ChannelName, CachedEvent),
 }
 
 #[derive(Debug)]
@@ -101,6 +105,7 @@ impl Node {
             match self.duties.next(now) {
                 Ok(Duty::TellCount(namespace, channel)) => self.count_due(&namespace, &channel, now),
                 Ok(Duty::TellOffline(namespace, channel)) => self.offline_due(&namespace, &channel, now),
+                Ok(Duty::Remember(namespace, name, event)) => self.remember(&namespace, &name, &event, now),
                 Err(next) => {
                     let until = next.map_or(trim_at, |next| next.min(trim_at));
                     let sleep = tokio::time::sleep_until(until.into());

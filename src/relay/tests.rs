@@ -236,7 +236,7 @@ impl World {
         {
             for topic in (0..TOPICS).map(Topic::Channels) {
                 if self.random.random_bool(0.2) {
-                    let length = self.random.random_range(0..40);
+                    let length = self.random.random_range(1..40);
                     let bytes = Bytes::from(vec![0; length]);
                     let number = sender.ring.append(topic, bytes, now);
                     let last = sender.appended.insert(topic, number).unwrap_or(0);

@@ -15,6 +15,7 @@ use crate::hub::cache::CachedEvent;
 use crate::hub::channel::{Channel, ChannelState, Topic};
 use crate::hub::inbox::Delivery;
 use crate::hub::namespace::Namespace;
+use crate::node::duties::Duty;
 use crate::node::{Node, push_to_audience};
 use crate::protocol::channel_name::ChannelName;
 use crate::protocol::frame::Frame;
@@ -22,6 +23,9 @@ use crate::protocol::server;
 use crate::relay::{Origin, Stamp};
 use crate::roster::delta::{Entry, MemberEntry};
 use crate::roster::digest::Digest;
+
+/// A cached event that comes over the relay as well is to come that way first.
+const RELAY_FIRST: Duration = Duration::from_millis(500);
 
 /// What one node says, while it is being carried out. The shards are woken when it is dropped: not before a lock that
 /// was taken on the way.
@@ -258,9 +262,17 @@ impl Hearing<'_> {
             stamp: self.node.heard(origin.stamp),
             node: origin.node,
         };
-        if name.kind().is_cache() {
-            self.node
-                .cache_elsewhere(namespace, name, frame, origin, self.now + left, self.now);
+        if !name.kind().is_cache() {
+            return;
+        }
+        let event = CachedEvent::new(frame, self.now + left, origin);
+        match self.node.is_relayed_here(namespace, name, self.now) {
+            // It comes over the relay as well, in its order. Who joined before that would get it twice.
+            true => {
+                let duty = Duty::Remember(namespace.clone(), name.clone(), event);
+                self.node.duties.at(self.now + RELAY_FIRST, duty);
+            }
+            false => self.node.remember(namespace, name, &event, self.now),
         }
     }
 }
@@ -272,20 +284,27 @@ impl Node {
         announcer.map_or(stamp, |announcer| announcer.heard(stamp))
     }
 
+    /// Whether what is published to a channel by now comes over the relay.
+    fn is_relayed_here(&self, namespace: &Namespace, name: &ChannelName, now: Instant) -> bool {
+        let Some(cluster) = &self.cluster else {
+            return false;
+        };
+        let topic = cluster.topic_of(namespace.app.id(), name);
+        let since = cluster.interests.heard_since(topic);
+        since.is_some_and(|since| now.saturating_duration_since(since) >= RELAY_FIRST)
+    }
+
     /// Another node published a cache channel's last event, of which this one may have heard before.
-    fn cache_elsewhere(
+    pub(in crate::node) fn remember(
         &self,
         namespace: &Arc<Namespace>,
         name: &ChannelName,
-        frame: Frame,
-        origin: Origin,
-        expires: Instant,
+        event: &CachedEvent,
         now: Instant,
     ) {
-        let event = CachedEvent::new(frame, expires, origin);
         self.hub
             .enter(namespace, &Topic::Channel(name.clone()), |channel, state| {
-                if state.cached().is_none_or(|known| known.origin < origin) {
+                if state.cached().is_none_or(|known| known.origin < event.origin) && event.expires > now {
                     self.hub.store_cached(namespace, channel, state, event.clone());
                 }
             });
