@@ -9,8 +9,7 @@
 //! ```
 //!
 //! It uses the server's own library, which the load harness must not: fifty servers with a million sockets fit on no
-//! machine that this runs on, and where the time of the relay goes is only seen without sockets and HTTP around it. What
-//! a client sees of a cluster is `loadtest cluster`'s to tell.
+//! machine that this runs on, and where the time of the relay goes is only seen without sockets and HTTP around it.
 #![allow(clippy::print_stdout, reason = "its tables are its result")]
 
 mod broker;

@@ -3,7 +3,6 @@
 
 #![allow(dead_code, reason = "each test binary uses the brokers it needs")]
 
-pub(crate) mod cut;
 pub(crate) mod nats;
 pub(crate) mod redis;
 pub(crate) mod tls;
