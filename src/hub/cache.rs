@@ -23,6 +23,9 @@ pub struct CachedEvent {
     pub expires: Instant,
     /// When it was published, and on which node: the later one stays.
     pub origin: Origin,
+    /// Announced by another node while nobody was subscribed here: whoever is now has got it when joining, so what comes
+    /// over the relay of it, and of older ones of that node, is not for them.
+    pub is_known_to_all: bool,
     /// Its place in the index, given by it.
     pub(super) place: Place,
 }
@@ -37,6 +40,7 @@ impl CachedEvent {
             frame,
             expires,
             origin,
+            is_known_to_all: false,
             place: (expires, 0),
         }
     }

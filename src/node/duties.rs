@@ -105,7 +105,9 @@ impl Node {
             match self.duties.next(now) {
                 Ok(Duty::TellCount(namespace, channel)) => self.count_due(&namespace, &channel, now),
                 Ok(Duty::TellOffline(namespace, channel)) => self.offline_due(&namespace, &channel, now),
-                Ok(Duty::Remember(namespace, name, event)) => self.remember(&namespace, &name, &event, now),
+                Ok(Duty::Remember(namespace, name, event)) => {
+                    self.remember(&namespace, &name, event, false, now);
+                }
                 Err(next) => {
                     let until = next.map_or(trim_at, |next| next.min(trim_at));
                     let sleep = tokio::time::sleep_until(until.into());

@@ -266,13 +266,9 @@ impl Hearing<'_> {
             return;
         }
         let event = CachedEvent::new(frame, self.now + left, origin);
-        match self.node.is_relayed_here(namespace, name, self.now) {
-            // It comes over the relay as well, in its order. Who joined before that would get it twice.
-            true => {
-                let duty = Duty::Remember(namespace.clone(), name.clone(), event);
-                self.node.duties.at(self.now + RELAY_FIRST, duty);
-            }
-            false => self.node.remember(namespace, name, &event, self.now),
+        if let Some(event) = self.node.remember(namespace, name, event, true, self.now) {
+            let duty = Duty::Remember(namespace.clone(), name.clone(), event);
+            self.node.duties.at(self.now + RELAY_FIRST, duty);
         }
     }
 }
@@ -284,30 +280,32 @@ impl Node {
         announcer.map_or(stamp, |announcer| announcer.heard(stamp))
     }
 
-    /// Whether what is published to a channel by now comes over the relay.
-    fn is_relayed_here(&self, namespace: &Namespace, name: &ChannelName, now: Instant) -> bool {
-        let Some(cluster) = &self.cluster else {
-            return false;
-        };
-        let topic = cluster.topic_of(namespace.app.id(), name);
-        let since = cluster.interests.heard_since(topic);
-        since.is_some_and(|since| now.saturating_duration_since(since) >= RELAY_FIRST)
-    }
-
-    /// Another node published a cache channel's last event, of which this one may have heard before.
+    /// Another node published a cache channel's last event, of which this one may have heard before. Where somebody is
+    /// subscribed it comes over the relay as well, in its order, and who joined before that would get it twice: the
+    /// answer is the event, if it is to wait for that.
     pub(in crate::node) fn remember(
         &self,
         namespace: &Arc<Namespace>,
         name: &ChannelName,
-        event: &CachedEvent,
+        mut event: CachedEvent,
+        waits: bool,
         now: Instant,
-    ) {
-        self.hub
-            .enter(namespace, &Topic::Channel(name.clone()), |channel, state| {
-                if state.cached().is_none_or(|known| known.origin < event.origin) && event.expires > now {
-                    self.hub.store_cached(namespace, channel, state, event.clone());
-                }
-            });
+    ) -> Option<CachedEvent> {
+        let topic = Topic::Channel(name.clone());
+        let waiting = self.hub.enter(namespace, &topic, |channel, state| {
+            let is_news =
+                state.cached().is_none_or(|known| known.origin < event.origin) && event.expires > now;
+            if !is_news {
+                return None;
+            }
+            event.is_known_to_all = state.here() == 0;
+            if waits && !event.is_known_to_all {
+                return Some(event.clone());
+            }
+            self.hub.store_cached(namespace, channel, state, event.clone());
+            None
+        });
         self.hub.trim_cache(namespace, now);
+        waiting
     }
 }

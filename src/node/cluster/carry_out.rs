@@ -53,6 +53,9 @@ impl Node {
                 let kept = is_kept.then(copy).flatten();
                 let inboxes = self.inboxes();
                 let step = |channel: &Arc<Channel>, state: &mut ChannelState| {
+                    if is_kept && has_been_told(state, origin) {
+                        return;
+                    }
                     if let Some(frame) = &kept {
                         let expires = now + namespace.app.limits.cache_ttl;
                         let event = CachedEvent::new(frame.clone(), expires, origin);
@@ -93,4 +96,12 @@ impl Node {
             delivery.push(shard, Entry::Admit(socket, token));
         }
     }
+}
+
+/// Whether every subscriber got this event, or a later one of the same node, as the cached one when joining: an
+/// announcement may overtake the relay.
+fn has_been_told(state: &ChannelState, origin: Origin) -> bool {
+    state.cached().is_some_and(|known| {
+        known.is_known_to_all && known.origin.node == origin.node && known.origin >= origin
+    })
 }

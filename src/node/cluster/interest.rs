@@ -31,8 +31,6 @@ pub struct Waiter {
 struct Interest {
     is_wanted: bool,
     is_confirmed: bool,
-    /// When it was confirmed first, of the confirmations since it was wanted or lost.
-    heard_since: Option<Instant>,
     number: WishNumber,
     /// Channels with a subscriber here.
     occupied: u32,
@@ -122,7 +120,6 @@ impl Interests {
         &self,
         topic: u16,
         number: WishNumber,
-        now: Instant,
         hear: impl FnOnce(),
     ) -> Option<Vec<Waiter>> {
         let mut interest = self.of(topic);
@@ -130,22 +127,15 @@ impl Interests {
             return None;
         }
         interest.is_confirmed = true;
-        interest.heard_since.get_or_insert(now);
         hear();
         let waiting = std::mem::take(&mut interest.waiting);
         Some(waiting.into_iter().map(|(_, waiter)| waiter).collect())
-    }
-
-    /// Since when a topic is heard without a break, if it is.
-    pub(super) fn heard_since(&self, topic: u16) -> Option<Instant> {
-        self.of(topic).heard_since
     }
 
     /// The topic is not heard for now.
     pub(super) fn lost(&self, topic: u16) {
         let mut interest = self.of(topic);
         interest.is_confirmed = false;
-        interest.heard_since = None;
     }
 
     /// Looks at every topic: who has waited long enough, and what need not be heard any more. `all` admits everybody,
@@ -182,7 +172,6 @@ impl Interests {
             if is_idle && interest.waiting.is_empty() {
                 interest.is_wanted = false;
                 interest.is_confirmed = false;
-                interest.heard_since = None;
                 interest.idle_since = None;
                 interest.number += 1;
                 forget(Topic::Channels(topic));
@@ -246,19 +235,16 @@ mod tests {
         );
         assert_eq!(interests.enter(3, waiter(2), now), Entered::Waits(None));
         assert_eq!(
-            interests.confirmed(3, 0, now, || ()),
+            interests.confirmed(3, 0, || ()),
             None,
             "an older wish says nothing"
         );
-        assert_eq!(
-            interests.confirmed(3, 1, now, || ()),
-            Some(vec![waiter(1), waiter(2)])
-        );
+        assert_eq!(interests.confirmed(3, 1, || ()), Some(vec![waiter(1), waiter(2)]));
         assert_eq!(interests.enter(3, waiter(3), now), Entered::Heard);
         interests.lost(3);
         assert_eq!(interests.enter(3, waiter(4), now), Entered::Waits(None));
         assert_eq!(
-            interests.confirmed(3, 1, now, || ()),
+            interests.confirmed(3, 1, || ()),
             Some(vec![waiter(4)]),
             "heard again"
         );
@@ -289,7 +275,7 @@ mod tests {
         let (interests, now) = (Interests::new(16), Instant::now());
         let s = Duration::from_secs;
         interests.enter(3, waiter(1), now);
-        interests.confirmed(3, 1, now, || ());
+        interests.confirmed(3, 1, || ());
         interests.occupied(3);
         interests.occupied(3);
         interests.vacated(3, now);
@@ -315,7 +301,7 @@ mod tests {
             Entered::Waits(Some(wish(true, 3)))
         );
         assert_eq!(
-            interests.confirmed(3, 1, now, || ()),
+            interests.confirmed(3, 1, || ()),
             None,
             "a late word about the wish before last"
         );
@@ -326,7 +312,7 @@ mod tests {
         let (interests, now) = (Interests::new(16), Instant::now());
         assert_eq!(interests.anew(3), None);
         interests.enter(3, waiter(1), now);
-        interests.confirmed(3, 1, now, || ());
+        interests.confirmed(3, 1, || ());
         assert_eq!(interests.anew(3), Some(wish(true, 2)));
         assert_eq!(
             interests.enter(3, waiter(2), now),

@@ -188,7 +188,7 @@ impl Cluster {
         let Topic::Channels(channels) = topic else {
             return hear();
         };
-        if let Some(waiting) = self.interests.confirmed(channels, number, now(), hear) {
+        if let Some(waiting) = self.interests.confirmed(channels, number, hear) {
             node.admit(waiting);
         }
     }
