@@ -17,6 +17,7 @@ pub mod node;
 pub mod hub;
 pub mod relay;
 pub mod roster;
+pub mod webhook;
 
 pub mod adapter;
 

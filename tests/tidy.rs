@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, the lowest first. A module may use those of lower rank; modules of one rank do not know each other.
-const RANKS: [(&str, u32); 16] = [
+const RANKS: [(&str, u32); 17] = [
     ("protocol", 0),
     ("secret", 0),
     ("checkup", 0),
@@ -15,6 +15,7 @@ const RANKS: [(&str, u32); 16] = [
     ("relay", 2),
     ("roster", 3),
     ("hub", 3),
+    ("webhook", 3),
     ("node", 4),
     ("shard", 5),
     ("api", 5),

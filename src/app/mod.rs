@@ -6,7 +6,9 @@
 
 mod config;
 mod origin;
+mod pattern;
 mod quota;
+mod webhook;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,6 +17,10 @@ use std::time::Duration;
 pub use config::{AppConfig, Fault, PingMode};
 pub use origin::{OriginError, OriginPattern};
 pub use quota::Admission;
+pub use webhook::{
+    ID_HEADER, KEY_HEADER, SIGNATURE_HEADER, WebhookBatch, WebhookConfig, WebhookEndpoint, WebhookEndpoints,
+    WebhookFilter, WebhookKind,
+};
 
 pub use crate::secret::{REDACTED, Secret};
 

@@ -36,6 +36,7 @@ use crate::adapter::nats::NatsConfig;
 use crate::adapter::redis::RedisConfig;
 use crate::app::{AppConfig, Apps};
 use crate::secret::Secret;
+use crate::webhook::WebhooksConfig;
 use problem::Report;
 use shape::Shape;
 
@@ -59,6 +60,8 @@ pub struct Config {
     pub redis: RedisConfig,
     /// NATS, for what is told to use it.
     pub nats: NatsConfig,
+    /// How the apps' webhooks are delivered.
+    pub webhooks: WebhooksConfig,
     /// The apps that are served. None at all is development mode: a demo app, on a loopback address only.
     pub apps: Vec<AppConfig>,
 }

@@ -31,6 +31,7 @@ use crate::hub::namespace::Namespace;
 use crate::metrics::Metrics;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
+use crate::webhook::{Webhooks, WebhooksConfig};
 
 /// This process: the apps it serves, who is connected, and what is due later.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Node {
     hub: Hub,
     metrics: Arc<Metrics>,
     duties: duties::Duties,
+    /// Tells the apps' own back ends.
+    webhooks: Webhooks,
     /// Tells the other nodes, if there may be any.
     announcer: Option<Announcer>,
     /// The way to the other nodes. None: this node is alone.
@@ -51,6 +54,7 @@ impl Node {
     /// A node that serves these apps with the shards behind these inboxes, and is alone.
     pub fn new(apps: Apps, inboxes: Inboxes, metrics: Arc<Metrics>) -> Self {
         Node {
+            webhooks: Webhooks::new(WebhooksConfig::default(), metrics.clone()),
             apps,
             hub: Hub::new(inboxes),
             metrics,
@@ -74,6 +78,16 @@ impl Node {
     pub fn join(&mut self, cluster: Cluster) {
         self.announcer = Some(Announcer::by_clock(cluster.id(), cluster.wall_us()));
         self.cluster = Some(cluster);
+    }
+
+    /// Makes it tell the apps' back ends on this way, before it serves anybody. Without it nothing is delivered.
+    pub fn tell(&mut self, webhooks: Webhooks) {
+        self.webhooks = webhooks;
+    }
+
+    /// The way to the apps' own back ends.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
     }
 
     /// The way to the other nodes, unless this one is alone.

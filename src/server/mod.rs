@@ -45,6 +45,7 @@ use crate::hub::inbox::{Entry, Inboxes};
 use crate::metrics::{AppSnapshot, Metrics, Snapshot};
 use crate::node::{Cluster, Node};
 use crate::shard::{self, LiveBytes};
+use crate::webhook::Webhooks;
 
 /// Descriptors kept for API calls, the admin port and the process itself, beside sockets.
 pub(crate) const DESCRIPTORS_RESERVED: usize = 512;
@@ -148,7 +149,8 @@ impl Server {
         };
         let inboxes = Inboxes::new(shards, server.inbox_bytes_max);
         let apps = config.resolve_apps()?;
-        let mut node = Node::new(apps, inboxes, metrics);
+        let mut node = Node::new(apps, inboxes, metrics.clone());
+        node.tell(Webhooks::new(config.webhooks.clone(), metrics));
         let incoming = joined.map(|(link, threads)| {
             let on_threads = threads.enter();
             let (cluster, incoming) = Cluster::new(config.adapter.clone(), link);

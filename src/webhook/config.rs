@@ -1,0 +1,71 @@
+//! Settings of webhooks that hold for the whole process. What belongs to one endpoint is the app's.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How webhooks are delivered: bounds of the whole process, and how long it is tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhooksConfig {
+    /// Events that may wait for their delivery, those on their way and those to be tried again included. A further one
+    /// is dropped and counted.
+    #[schemars(range(min = 1))]
+    pub queue_events_max: usize,
+    /// Their bytes. A further event is dropped and counted.
+    #[schemars(range(min = 1_048_576))]
+    pub queue_bytes_max: usize,
+    /// Of these events, those of one endpoint, so that one that is down leaves room for the others.
+    #[schemars(range(min = 1))]
+    pub endpoint_events_max: usize,
+    /// The bytes of one endpoint.
+    #[schemars(range(min = 1_048_576))]
+    pub endpoint_bytes_max: usize,
+    /// Requests on their way at once, to all endpoints together. Half of them are kept for endpoints that answered well
+    /// last time.
+    #[schemars(range(min = 2, max = 10_000))]
+    pub connections_max: usize,
+    /// Time from a failed attempt to the next one; it doubles with each further one. Up to a quarter less, at random.
+    #[schemars(range(min = 100, max = 60_000))]
+    pub retry_first_ms: u32,
+    /// Longest time between two attempts.
+    #[schemars(range(min = 100, max = 600_000))]
+    pub retry_max_ms: u32,
+    /// An event that could not be delivered so long after it happened is given up. The official Python library refuses
+    /// what is older than 300 seconds.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub give_up_s: u32,
+    /// What was given up is kept for redelivery, so many requests of all apps together; the oldest give way.
+    #[schemars(range(max = 100_000))]
+    pub dead_letters_max: usize,
+    /// The bytes of what was given up.
+    #[schemars(range(max = 1_073_741_824))]
+    pub dead_letter_bytes_max: usize,
+    /// Refuse to connect to addresses that are not public: private networks, loopback, link-local (where clouds serve
+    /// their metadata), shared address space and the like. For servers on which others choose the URLs. Checked on the
+    /// address itself, whatever a name resolves to.
+    pub block_private: bool,
+    /// Networks that are refused besides, as `203.0.113.0/24` or `2001:db8::/32`.
+    pub block: Vec<String>,
+    /// Networks that are allowed in spite of `block_private`, written the same way.
+    pub allow: Vec<String>,
+}
+
+impl Default for WebhooksConfig {
+    fn default() -> WebhooksConfig {
+        WebhooksConfig {
+            queue_events_max: 200_000,
+            queue_bytes_max: 128 * 1024 * 1024,
+            endpoint_events_max: 50_000,
+            endpoint_bytes_max: 32 * 1024 * 1024,
+            connections_max: 256,
+            retry_first_ms: 1_000,
+            retry_max_ms: 60_000,
+            give_up_s: 300,
+            dead_letters_max: 1_000,
+            dead_letter_bytes_max: 16 * 1024 * 1024,
+            block_private: false,
+            block: Vec::new(),
+            allow: Vec::new(),
+        }
+    }
+}
