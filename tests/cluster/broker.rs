@@ -1,11 +1,12 @@
 //! Private brokers on free ports, one of each kind for all cases. They end with this process, however it ends.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
+use crate::port::free_port;
 use crate::support::eventually;
 
 /// Runs a program until standard input ends: that of whoever started it, who holds the other end.
@@ -19,9 +20,7 @@ struct Broker {
 
 impl Broker {
     async fn start(command: impl FnOnce(u16) -> Vec<String>) -> Broker {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        drop(listener);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let command = command(address.port());
         let held = Command::new("sh")
             .args(["-c", UNTIL_END, "sh"])

@@ -5,6 +5,8 @@
 //! bus, as apps share a cluster: each takes an app for itself (`nodes.rs`). Not here: what happens when a broker or a
 //! node fails.
 
+#[path = "../support/port.rs"]
+mod port;
 #[expect(dead_code, reason = "shared with tests that need more of it")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use fanwire::app::{AppConfig, Secret};
 use fanwire::config::Config;
@@ -15,7 +16,7 @@ use crate::bus::{Bus, Line};
 use crate::support::client::Client;
 use crate::support::http::Backend;
 use crate::support::server::{self, SECRET, TestServer};
-use crate::support::{eventually, soon};
+use crate::support::{DEADLINE, eventually, soon};
 
 /// Nodes of a shared cluster.
 const SHARED: usize = 3;
@@ -122,12 +123,24 @@ impl Cluster {
 /// Waits until a node is ready and knows so many nodes, with all that they have.
 async fn knows(server: &Arc<Server>, count: usize) {
     let node = TestServer::serving(server.clone(), AppConfig::default());
-    eventually(&format!("a node to know {count} nodes"), async || {
-        let is_ready = node.admin("/ready").await.status == 200;
-        let snapshot = server.node().cluster_snapshot()?;
-        (is_ready && snapshot.nodes == count as u64 && snapshot.nodes_unknown == 0).then_some(())
-    })
-    .await;
+    let mut last = String::new();
+    let known = async {
+        loop {
+            let ready = node.admin("/ready").await;
+            let snapshot = server.node().cluster_snapshot();
+            let snapshot = snapshot.expect("a node of a cluster");
+            if ready.status == 200 && snapshot.nodes == count as u64 && snapshot.nodes_unknown == 0 {
+                return;
+            }
+            last = format!("{} {snapshot:?}", ready.body);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let known = tokio::time::timeout(DEADLINE, known).await;
+    assert!(
+        known.is_ok(),
+        "a node does not come to know {count} nodes: {last}"
+    );
 }
 
 /// Nodes of one cluster, as one of its apps knows them.
@@ -269,7 +282,7 @@ pub(crate) async fn answers(backend: &mut Backend, path: &str, expected: &Value)
             if last == *expected {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     soon(&format!("{path} to be {expected}"), asked).await;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use fanwire::adapter::redis::{RedisAdapter, RedisConfig, RedisUrl};
 use tempfile::TempDir;
 
 use crate::machine::Machine;
+use crate::port::free_port;
 
 /// Which broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,17 +56,13 @@ impl Traffic {
     }
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 impl Broker {
     pub(crate) fn start(driver: Driver) -> Result<Broker> {
         let folder = TempDir::new()?;
-        let port = free_port()?;
+        let port = free_port();
         let told_at = match driver {
             Driver::Redis => port,
-            Driver::Nats => free_port()?,
+            Driver::Nats => free_port(),
         };
         let mut command = match driver {
             Driver::Redis => {

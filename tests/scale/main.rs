@@ -16,6 +16,8 @@ mod broker;
 mod entries;
 mod machine;
 mod messages;
+#[path = "../support/port.rs"]
+mod port;
 mod relay;
 mod roster;
 mod usage;

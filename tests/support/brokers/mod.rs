@@ -4,25 +4,22 @@
 #![allow(dead_code, reason = "each test binary uses the brokers it needs")]
 
 pub(crate) mod nats;
+#[path = "../port.rs"]
+mod port;
 pub(crate) mod redis;
 pub(crate) mod tls;
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub(crate) use port::free_port;
 use tempfile::TempDir;
 
 /// Nothing that a broker is waited for takes so long, however busy the machine is.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
-}
 
 /// Waits for a condition.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
