@@ -1,9 +1,14 @@
 //! What the subscribers of one node hear of what another one says: many members at once, users, counts, last events.
 
 use super::*;
+use crate::adapter::config::AdapterConfig;
+use crate::adapter::memory::{Bus, Memory};
+use crate::adapter::{self, Link};
 use crate::hub::inbox::CacheAnswer;
-use crate::node::Publication;
+use crate::node::{Cluster, Publication, now};
+use crate::protocol::frame::Frame;
 use crate::protocol::server;
+use crate::relay::envelope::{Author, Body, Envelope};
 use crate::relay::{Origin, Stamp};
 use crate::roster::delta::MemberEntry;
 
@@ -312,4 +317,127 @@ fn a_burst_is_told_together_and_alone_a_node_tells_nothing() {
     node.subscribe(&node.namespace(&alone.app), &name, joiner(1), None)
         .expect("not full");
     node.flush(Instant::now(), |_| panic!("there is nobody to tell"));
+}
+
+/// A node among others, of which it hears what the test says for them.
+fn among_others() -> Machine {
+    let (sink, events) = adapter::events(1, 1 << 20);
+    let link = Link {
+        driver: "memory",
+        adapter: Arc::new(Memory::join(&Bus::new(0), sink.clone())),
+        events,
+        sink,
+    };
+    let (joined, _) = Cluster::new(AdapterConfig::default(), link);
+    let mut machine = Machine::new(0);
+    machine.node.join(joined);
+    machine
+}
+
+/// An event of `cache-a`, as its subscribers get it.
+fn price(number: u64) -> Frame {
+    Frame::text(format!(
+        r#"{{"event":"price","channel":"cache-a","data":"{number}"}}"#
+    ))
+}
+
+/// The peer announces that it has published an event.
+fn announce_price(machine: &Machine, number: u64) {
+    let entry = delta::Entry::Cached {
+        app: AppConfig::demo().id.into(),
+        channel: "cache-a".into(),
+        origin: Origin {
+            stamp: Stamp(number),
+            node: PEER,
+        },
+        left_ms: 60_000,
+        frame: price(number).into_bytes(),
+    };
+    machine.node.apply(PEER, &[entry], &mut Digest::default(), now());
+}
+
+/// The event that a node published comes over the relay. What the subscribers here are sent.
+fn relay_price(machine: &Machine, sender: NodeId, number: u64) -> Vec<String> {
+    let id = AppConfig::demo().id;
+    let envelope = Envelope {
+        stamp: Stamp(number),
+        body: Body::Event {
+            app: &*id,
+            channel: "cache-a",
+            except: None,
+            author: Author::Backend,
+            after: 0,
+            frame: price(number).into_bytes(),
+        },
+    };
+    let envelope = Envelope::decode(envelope.encode()).expect("well-formed");
+    let mut delivery = machine.node.inboxes().deliver();
+    machine.node.carry_out(sender, envelope, &mut delivery);
+    drop(delivery);
+    let (messages, _) = heard(machine);
+    let prices = messages.iter().filter(|message| message["event"] == "price");
+    prices
+        .map(|message| message["data"].as_str().expect("text").to_owned())
+        .collect()
+}
+
+/// The cached event that somebody who subscribes now gets.
+fn price_for_a_newcomer(machine: &Machine, slot: u32) -> Option<String> {
+    let name = ChannelName::parse("cache-a", 200).expect("legal");
+    let namespace = machine.node.namespace(&machine.app);
+    let joined = machine.node.subscribe(&namespace, &name, joiner(slot), None);
+    joined.expect("not full");
+    match heard(machine).1.pop() {
+        Some(CacheAnswer::Hit(frame)) => frame.event_data(),
+        Some(CacheAnswer::Miss) => None,
+        other => panic!("unexpected: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_got_an_announced_event_when_joining_is_not_sent_it_again_by_the_relay() {
+    let machine = among_others();
+    announce_price(&machine, 2);
+    assert_eq!(price_for_a_newcomer(&machine, 1).as_deref(), Some("2"));
+    assert_eq!(
+        relay_price(&machine, PEER, 1),
+        [""; 0],
+        "older than what is known"
+    );
+    assert_eq!(relay_price(&machine, PEER, 2), [""; 0], "what is known");
+    assert_eq!(price_for_a_newcomer(&machine, 2).as_deref(), Some("2"));
+    let other = NodeId(78);
+    assert_eq!(relay_price(&machine, other, 1), ["1"], "nobody was told of it");
+    assert_eq!(relay_price(&machine, PEER, 3), ["3"]);
+    assert_eq!(price_for_a_newcomer(&machine, 3).as_deref(), Some("3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_somebody_is_subscribed_an_announced_event_waits_for_the_relay() {
+    let machine = among_others();
+    let wait = async |ms| {
+        let duties = machine.node.work_duties();
+        let worked = tokio::time::timeout(Duration::from_millis(ms), duties).await;
+        worked.expect_err("duties have no end");
+    };
+    assert_eq!(price_for_a_newcomer(&machine, 1), None);
+    announce_price(&machine, 1);
+    assert_eq!(price_for_a_newcomer(&machine, 2), None, "the relay brings it");
+    assert_eq!(relay_price(&machine, PEER, 1), ["1"], "to both");
+    assert_eq!(price_for_a_newcomer(&machine, 3).as_deref(), Some("1"));
+    announce_price(&machine, 2);
+    wait(400).await;
+    assert_eq!(price_for_a_newcomer(&machine, 4).as_deref(), Some("1"));
+    wait(200).await;
+    let newest = price_for_a_newcomer(&machine, 5);
+    assert_eq!(
+        newest.as_deref(),
+        Some("2"),
+        "the relay does not bring it in time"
+    );
+    assert_eq!(
+        relay_price(&machine, PEER, 2),
+        ["2"],
+        "who was here before has not got it"
+    );
 }
