@@ -21,6 +21,8 @@ pub mod webhook;
 
 pub mod adapter;
 
+pub mod store;
+
 pub mod app;
 pub mod limit;
 pub mod metrics;

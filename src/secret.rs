@@ -11,7 +11,7 @@ pub const REDACTED: &str = "[redacted]";
 
 /// A shared secret. `Debug` and `Serialize` show [`REDACTED`] (nothing at all when it is empty), so neither a
 /// log line nor a printed configuration can give it away; [`Secret::expose`] is the only way to the text.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Deserialize)]
 pub struct Secret(Arc<str>);
 
 impl Secret {

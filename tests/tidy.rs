@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, the lowest first. A module may use those of lower rank; modules of one rank do not know each other.
-const RANKS: [(&str, u32); 17] = [
+const RANKS: [(&str, u32); 18] = [
     ("protocol", 0),
     ("secret", 0),
     ("checkup", 0),
@@ -12,6 +12,7 @@ const RANKS: [(&str, u32); 17] = [
     ("metrics", 1),
     ("adapter", 1),
     ("app", 2),
+    ("store", 3),
     ("relay", 2),
     ("roster", 3),
     ("hub", 3),

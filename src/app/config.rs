@@ -261,7 +261,8 @@ impl AppConfig {
     }
 }
 
-fn is_plain_in_a_path(byte: u8) -> bool {
+/// Whether a byte may stand in an id or a key.
+pub(super) fn is_plain_in_a_path(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#' | b'%' | b'"' | b'\\')
 }
 

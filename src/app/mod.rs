@@ -8,6 +8,7 @@ mod config;
 mod origin;
 mod pattern;
 mod quota;
+mod store;
 mod webhook;
 
 use std::collections::{HashMap, HashSet};
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub use config::{AppConfig, Fault, PingMode};
 pub use origin::{OriginError, OriginPattern};
 pub use quota::Admission;
+pub use store::{AppName, AppRecord, AppStore, KeyRecord, NAME_BYTES_MAX, NAMES_MAX, StoreError, UsageDay};
 pub use webhook::{
     ID_HEADER, KEY_HEADER, SIGNATURE_HEADER, WebhookBatch, WebhookConfig, WebhookEndpoint, WebhookEndpoints,
     WebhookFilter, WebhookKind,

@@ -19,6 +19,13 @@ pub(super) fn contradictions(config: &Config) -> Found {
     found.extend(unreachable_limits(config));
     found.extend(unreachable_apps(config));
     found.extend(unreachable_nodes(config));
+    found.extend(
+        config
+            .store
+            .faults()
+            .into_iter()
+            .map(|(key, text)| (KeyPath::new("store").key(key), text)),
+    );
     found.extend(faults_of_apps(
         Apps::new(config.apps.iter().cloned()).err().unwrap_or_default(),
     ));

@@ -36,6 +36,7 @@ use crate::adapter::nats::NatsConfig;
 use crate::adapter::redis::RedisConfig;
 use crate::app::{AppConfig, Apps};
 use crate::secret::Secret;
+use crate::store::StoreConfig;
 use crate::webhook::WebhooksConfig;
 use problem::Report;
 use shape::Shape;
@@ -62,7 +63,10 @@ pub struct Config {
     pub nats: NatsConfig,
     /// How the apps' webhooks are delivered.
     pub webhooks: WebhooksConfig,
-    /// The apps that are served. None at all is development mode: a demo app, on a loopback address only.
+    /// Apps in a SQL database.
+    pub store: StoreConfig,
+    /// The apps that are served. None at all, and no store, is development mode: a demo app, on a loopback
+    /// address only.
     pub apps: Vec<AppConfig>,
 }
 
@@ -128,9 +132,9 @@ impl Config {
         shape::schema()
     }
 
-    /// Whether no app is configured, so that the demo app is served.
+    /// Whether neither an app nor a store is configured, so that the demo app is served.
     pub fn development(&self) -> bool {
-        self.apps.is_empty()
+        self.apps.is_empty() && !self.store.is_on()
     }
 
     /// The apps to serve: those configured, or the demo app in development mode.
@@ -163,6 +167,13 @@ fn read_secrets(config: &mut Config) -> Vec<(KeyPath, String)> {
         let key = || KeyPath::new("apps").index(index).key("secret_file");
         unread.extend(read_secret(&app.secret_file, &mut app.secret, "secret", key));
     }
+    let StoreConfig {
+        password_file,
+        password,
+        ..
+    } = &mut config.store;
+    let key = || KeyPath::new("store.password_file");
+    unread.extend(read_secret(password_file, password, "password", key));
     let password = match config.adapter.driver {
         Driver::None => None,
         Driver::Redis => {

@@ -1,0 +1,186 @@
+//! The tables: which version of them a database has, and bringing it up to date.
+//!
+//! Each version is a file below `migrations/`, in the words of each database; files that were released never change.
+//! Which of them a database has is in the table `_sqlx_migrations`.
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::SqlitePoolOptions;
+
+use super::config::StoreConfig;
+use super::connect::{Database, Options, Pool, on_connection, options};
+use super::url::Dialect;
+use crate::app::StoreError;
+
+/// The version of the tables that this server works with.
+pub const VERSION: i64 = 2;
+
+/// What each version adds.
+const STEPS: [&str; VERSION as usize] = ["apps", "usage"];
+
+/// The texts of all versions, in their order.
+fn texts(dialect: Dialect) -> [&'static str; VERSION as usize] {
+    macro_rules! texts {
+        ($folder:literal) => {
+            [
+                include_str!(concat!("../../migrations/", $folder, "/0001_apps.sql")),
+                include_str!(concat!("../../migrations/", $folder, "/0002_usage.sql")),
+            ]
+        };
+    }
+    match dialect {
+        Dialect::Postgres => texts!("postgres"),
+        Dialect::MySql => texts!("mysql"),
+        Dialect::Sqlite => texts!("sqlite"),
+    }
+}
+
+fn migrator(dialect: Dialect) -> Migrator {
+    let steps = (1..).zip(STEPS).zip(texts(dialect));
+    let step = |((version, name), text): ((i64, &'static str), &'static str)| {
+        Migration::new(
+            version,
+            name.into(),
+            MigrationType::Simple,
+            text.into_sql_str(),
+            false,
+        )
+    };
+    Migrator::with_migrations(steps.map(step).collect())
+}
+
+/// The tables of a database, held against those that this server works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaState {
+    /// There are none.
+    Missing,
+    /// They are of this older version.
+    Older(i64),
+    /// They are as they should be.
+    Current,
+    /// They are of this newer version.
+    Newer(i64),
+    /// A migration to this version was begun and not finished.
+    Broken(i64),
+}
+
+impl SchemaState {
+    /// Whether a server can work with them. The text of the error says what to do.
+    pub fn usable(self) -> Result<(), StoreError> {
+        let text = match self {
+            SchemaState::Current => return Ok(()),
+            SchemaState::Missing => {
+                "the store has no tables yet: run `fanwire migrate`, or set `store.migrate_on_start`".into()
+            }
+            SchemaState::Older(found) => format!(
+                "the tables of the store are of version {found}, and this server needs {VERSION}: run `fanwire \
+                 migrate`, or set `store.migrate_on_start`"
+            ),
+            SchemaState::Newer(found) => format!(
+                "the tables of the store are of version {found}, and this server knows none newer than {VERSION}: run \
+                 a newer fanwire, or use another database"
+            ),
+            SchemaState::Broken(found) => format!(
+                "the migration of the store to version {found} was begun and not finished: restore a backup, or finish \
+                 what migrations/ says by hand and set `success` of version {found} in `_sqlx_migrations`"
+            ),
+        };
+        Err(StoreError::Schema(text))
+    }
+}
+
+/// What tables a database has.
+pub(super) async fn state(database: &Database) -> Result<SchemaState, StoreError> {
+    let versions = on_connection!(database, |connection| {
+        let sql = "SELECT version, success FROM _sqlx_migrations ORDER BY version";
+        let rows = sqlx::query_as(sql).fetch_all(connection).await;
+        match rows {
+            Ok(rows) => Ok(rows),
+            Err(error) if is_missing_table(&error) => Ok(Vec::<(i64, bool)>::new()),
+            Err(error) => Err(error),
+        }
+    })?;
+    Ok(
+        match (versions.iter().find(|(_, success)| !success), versions.last()) {
+            (Some((broken, _)), _) => SchemaState::Broken(*broken),
+            (None, None) => SchemaState::Missing,
+            (None, Some((found, _))) if *found < VERSION => SchemaState::Older(*found),
+            (None, Some((found, _))) if *found > VERSION => SchemaState::Newer(*found),
+            (None, Some(_)) => SchemaState::Current,
+        },
+    )
+}
+
+/// Whether a statement failed because a table is not there: its code in PostgreSQL, in MySQL, and the words of SQLite,
+/// which has no code for it.
+fn is_missing_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        matches!(error.code().as_deref(), Some("42P01" | "42S02"))
+            || error.message().starts_with("no such table")
+    })
+}
+
+/// Brings the tables up to date, and says from which state. Several at once wait for one another.
+///
+/// # Errors
+/// The database, or tables that cannot be brought up to date: newer ones, or others than this server made.
+pub(super) async fn migrate(config: &StoreConfig) -> Result<SchemaState, StoreError> {
+    let database = creating(config).await?;
+    let before = state(&database).await?;
+    match before {
+        SchemaState::Current => return Ok(before),
+        SchemaState::Newer(_) | SchemaState::Broken(_) => before.usable()?,
+        SchemaState::Missing | SchemaState::Older(_) => {}
+    }
+    let migrator = migrator(database.dialect);
+    // Takes the time it takes: a big table may have to be rewritten.
+    let done = match &database.pool {
+        Pool::Postgres(pool) => migrator.run(pool).await,
+        Pool::MySql(pool) => migrator.run(pool).await,
+        Pool::Sqlite(pool) => migrator.run(pool).await,
+    };
+    done.map_err(explained)?;
+    Ok(before)
+}
+
+/// The database; a file of SQLite is made where there is none.
+async fn creating(config: &StoreConfig) -> Result<Database, StoreError> {
+    let wrong = |(key, text): (&str, String)| StoreError::Refused(format!("store.{key}: {text}"));
+    let mut database = Database::open(config).map_err(wrong)?;
+    let parts = config.url.parts().map_err(|text| wrong(("url", text)))?;
+    if let Options::Sqlite(connect) = options(config, &parts).map_err(wrong)? {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(database.timeout)
+            .connect_lazy_with(connect.create_if_missing(true));
+        database.pool = Pool::Sqlite(pool);
+    }
+    Ok(database)
+}
+
+fn explained(error: MigrateError) -> StoreError {
+    let text = match error {
+        MigrateError::VersionMismatch(version) => format!(
+            "version {version} of the tables was made by another program, or changed: use a database of fanwire's own"
+        ),
+        MigrateError::VersionMissing(version) => {
+            format!("version {version} of the tables is not known to this fanwire: run a newer one")
+        }
+        MigrateError::ExecuteMigration(error, version) => format!("migrating to version {version}: {error}"),
+        other => other.to_string(),
+    };
+    StoreError::Schema(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_versions_are_numbered_without_a_gap() {
+        for dialect in [Dialect::Postgres, Dialect::MySql, Dialect::Sqlite] {
+            let versions: Vec<i64> = migrator(dialect).iter().map(|step| step.version).collect();
+            assert_eq!(versions, (1..=VERSION).collect::<Vec<_>>());
+        }
+    }
+}
