@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use fanwire::app::{AppConfig, Secret};
+use fanwire::app::{AppConfig, Secret, Settings};
 use fanwire::config::{Config, KeyPath};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -281,8 +281,9 @@ fn without_a_configuration_there_is_the_demo_app_on_loopback() {
     assert!(config.development() && config.server.is_loopback());
     let apps = config.resolve_apps().expect("the demo app is valid");
     let demo = apps.by_key("app-key").expect("the demo app is served");
-    assert_eq!((demo.id(), demo.secret()), ("1", "app-secret"));
-    assert!(demo.config.client_events && demo.config.watchlist && demo.config.subscription_count_events);
+    let Settings { config, .. } = &**demo.settings();
+    assert_eq!((demo.id(), config.secret.expose()), ("1", "app-secret"));
+    assert!(config.client_events && config.watchlist && config.subscription_count_events);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::error::ApiError;
 use super::route::Target;
 use crate::app::{App, Apps};
@@ -19,7 +21,7 @@ pub(super) struct Signed<'a> {
 }
 
 /// The app that a request is about, whoever asks.
-pub(super) fn find<'a>(apps: &'a Apps, target: &Target<'_>, query: &str) -> Result<&'a Arc<App>, ApiError> {
+pub(super) fn find(apps: &Apps, target: &Target<'_>, query: &str) -> Result<Arc<App>, ApiError> {
     match target {
         Target::Id(id) => apps.by_id(id).ok_or_else(|| no_such_app(id)),
         Target::Key => {
@@ -36,16 +38,17 @@ pub(super) fn authenticate<'a>(
     request: Signed<'a>,
     now_s: i64,
 ) -> Result<RequestAuth<'a>, ApiError> {
-    if !app.config.enabled {
+    if !app.settings().config.enabled {
         return Err(ApiError::Forbidden(format!("App {} is disabled.", app.id())));
     }
     let auth = RequestAuth::parse(request.query)?;
-    if auth.key != app.key() {
+    let settings = app.settings();
+    let Some(key) = settings.key(&auth.key, Timestamp::now) else {
         return Err(wrong_key(&auth.key, &format!("app {}", app.id())));
-    }
+    };
     auth.check_time(now_s)?;
     auth.verify(
-        app.secret(),
+        key.secret.expose(),
         request.method,
         request.path,
         request.query,
@@ -61,7 +64,9 @@ fn no_such_app(id: &str) -> ApiError {
 }
 
 fn wrong_key(key: &str, of: &str) -> ApiError {
-    ApiError::Unauthorized(format!("`auth_key` {key:?} is not the key of {of}."))
+    ApiError::Unauthorized(format!(
+        "`auth_key` {key:?} is not a key of {of}, or not one that may be used now."
+    ))
 }
 
 impl From<RequestAuthError> for ApiError {
@@ -113,7 +118,7 @@ mod tests {
         };
         let apps = apps();
         let app = find(&apps, &target, query)?;
-        authenticate(app, request, NOW_S).map(|_| app.id().to_owned())
+        authenticate(&app, request, NOW_S).map(|_| app.id().to_owned())
     }
 
     #[test]
@@ -141,13 +146,13 @@ mod tests {
                 id("3"),
                 query("4", PATH, NOW_S),
                 401,
-                "\"key-4\" is not the key of app 3",
+                "\"key-4\" is not a key of app 3",
             ),
             (
                 Target::Key,
                 query("9", PATH, NOW_S),
                 401,
-                "\"key-9\" is not the key of any app",
+                "\"key-9\" is not a key of any app",
             ),
             (id("3"), query("3", PATH, NOW_S + 601), 401, "auth_timestamp"),
             (id("3"), query("3", PATH, NOW_S - 601), 401, "auth_timestamp"),

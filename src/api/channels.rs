@@ -134,11 +134,13 @@ pub(super) fn rendered(answer: &impl Serialize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{App, AppConfig};
+    use crate::app::{AppConfig, Settings};
     use crate::node::CachedEvent;
 
     fn limits() -> Limits {
-        App::new(AppConfig::demo()).expect("the demo app is valid").limits
+        Settings::new(AppConfig::demo())
+            .expect("the demo app is valid")
+            .limits
     }
 
     #[test]

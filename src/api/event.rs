@@ -173,11 +173,13 @@ pub(super) fn channel_name(name: &str, limits: &Limits) -> Result<ChannelName, A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{App, AppConfig};
+    use crate::app::{AppConfig, Settings};
     use serde_json::{Value, json as value};
 
     fn limits() -> Limits {
-        App::new(AppConfig::demo()).expect("the demo app is valid").limits
+        Settings::new(AppConfig::demo())
+            .expect("the demo app is valid")
+            .limits
     }
 
     /// Checks an event as the body of a call would give it.

@@ -152,12 +152,14 @@ fn answer(event: &Event, is_batch: bool, detail: impl Fn(&ChannelName) -> Channe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{App, AppConfig};
+    use crate::app::{AppConfig, Settings};
 
     type Parse = fn(&[u8], &Limits) -> Result<Trigger, ApiError>;
 
     fn limits() -> Limits {
-        App::new(AppConfig::demo()).expect("the demo app is valid").limits
+        Settings::new(AppConfig::demo())
+            .expect("the demo app is valid")
+            .limits
     }
 
     /// Every channel has three subscribers and, if it is a presence channel, two users.

@@ -123,7 +123,7 @@ impl Api {
         let path = below_prefix(head.uri.path(), &self.config.path_prefix);
         let (target, call) = route::route(&head.method, path)?;
         let app = auth::find(self.node.apps(), &target, head.uri.query().unwrap_or_default())?;
-        Ok((Arc::clone(app), call))
+        Ok((app, call))
     }
 
     /// The whole body, of a request that is the app's own.
@@ -162,11 +162,11 @@ impl Api {
                     .await
             }
             Call::Channel(name) => {
-                let query = ChannelQuery::parse(name, query, &app.limits)?;
+                let query = ChannelQuery::parse(name, query, &app.settings().limits)?;
                 Ok(query.answer(&self.node.channel(app, &query.name)))
             }
             Call::ChannelUsers(name) => {
-                let query = UsersQuery::parse(name, query, &app.limits)?;
+                let query = UsersQuery::parse(name, query, &app.settings().limits)?;
                 let (node, app) = (Arc::clone(&self.node), Arc::clone(app));
                 self.aside(move || query.answer(&node.members(&app, &query.name)))
                     .await
@@ -193,9 +193,10 @@ impl Api {
     ) -> Result<Bytes, ApiError> {
         let trigger = if body.len() > PARSE_HERE_BYTES_MAX {
             let app = Arc::clone(app);
-            self.aside(move || form.parse(&body, &app.limits)).await??
+            self.aside(move || form.parse(&body, &app.settings().limits))
+                .await??
         } else {
-            form.parse(&body, &app.limits)?
+            form.parse(&body, &app.settings().limits)?
         };
         let turn = match idempotency_key(headers, &trigger)? {
             None => None,
@@ -289,7 +290,7 @@ mod tests {
         let apps = Apps::new([AppConfig::demo()]).expect("the demo app is valid");
         let metrics = Arc::new(Metrics::new("", 0).expect("no prefix is a good one"));
         let node = Node::new(apps, Inboxes::new(1, inbox_bytes_max), metrics);
-        let namespace = node.namespace(node.apps().by_id("1").expect("the demo app is there"));
+        let namespace = node.namespace(&node.apps().by_id("1").expect("the demo app is there"));
         let joiner = Joiner {
             shard: 0,
             socket: SocketKey::unpack(0),
@@ -310,7 +311,7 @@ mod tests {
     async fn publish(api: &Api, form: Form, body: &str) -> Result<String, ApiError> {
         let app = api.node.apps().by_id("1").expect("the demo app is there");
         let body = Bytes::from(body.to_owned());
-        let answer = api.publish(app, &HeaderMap::new(), body, form).await?;
+        let answer = api.publish(&app, &HeaderMap::new(), body, form).await?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
@@ -349,7 +350,9 @@ mod tests {
 
     #[test]
     fn the_header_names_the_call_before_the_body_does() {
-        let limits = App::new(AppConfig::demo()).expect("the demo app is valid").limits;
+        let limits = crate::app::Settings::new(AppConfig::demo())
+            .expect("the demo app is valid")
+            .limits;
         for (header, in_body, key) in [
             (None, None, Ok(None)),
             (None, Some("b"), Ok(Some("b"))),

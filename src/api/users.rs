@@ -61,10 +61,10 @@ impl UsersQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{App, AppConfig};
+    use crate::app::{AppConfig, Settings};
 
     fn parse(name: &str, query: &str) -> Result<UsersQuery, ApiError> {
-        let app = App::new(AppConfig::demo()).expect("the demo app is valid");
+        let app = Settings::new(AppConfig::demo()).expect("the demo app is valid");
         UsersQuery::parse(name, query, &app.limits)
     }
 

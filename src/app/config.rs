@@ -8,19 +8,20 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::keys::KeyConfig;
 use super::origin::OriginPattern;
 use crate::secret::{REDACTED, Secret};
 
 /// One app: a tenant with its own key, secret, channels and limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["id", "key"]))]
+#[schemars(extend("required" = ["id"]))]
 pub struct AppConfig {
     /// Identifies the app in the paths of the HTTP API (`/apps/ID/events`). Required, unique, always text:
     /// write `"1"`, not `1`. The official Python SDK accepts only digits here.
     pub id: String,
-    /// Identifies the app in the path that clients connect to (`/app/KEY`) and in every signature. Required,
-    /// unique, public.
+    /// Identifies the app in the path that clients connect to (`/app/KEY`) and in every signature. Required unless
+    /// there are `keys`; unique, public.
     pub key: String,
     /// Signs API requests, channel authorisations and sign-ins. Required here or by `secret_file`; never
     /// printed.
@@ -28,6 +29,9 @@ pub struct AppConfig {
     /// A file that holds the secret, in place of `secret`. One line end after it is cut off. A relative path
     /// starts from the directory that the server is started in, not from that of the configuration file.
     pub secret_file: Option<PathBuf>,
+    /// Further keys, each with a secret of its own and, if it is to begin or end, with the times: to replace a key
+    /// without a gap.
+    pub keys: Vec<KeyConfig>,
     /// Whether the app may be used. A disabled app closes its sockets with 4003 and answers API requests with
     /// 403.
     pub enabled: bool,
@@ -130,6 +134,7 @@ impl Default for AppConfig {
             key: String::new(),
             secret: Secret::default(),
             secret_file: None,
+            keys: Vec::new(),
             enabled: true,
             name: None,
             tls_only: false,
@@ -192,6 +197,16 @@ impl AppConfig {
         }
     }
 
+    /// Every key that was written: `key` with its secret, and `keys`.
+    pub fn all_keys(&self) -> impl Iterator<Item = KeyConfig> + '_ {
+        let first = (!self.key.is_empty()).then(|| KeyConfig {
+            key: self.key.clone(),
+            secret: self.secret.clone(),
+            ..KeyConfig::default()
+        });
+        first.into_iter().chain(self.keys.iter().cloned())
+    }
+
     /// What is wrong about this app by itself. Ranges of numbers are the schema's business and not looked at.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -202,27 +217,48 @@ impl AppConfig {
             })
         };
 
-        for (key, value) in [("id", &self.id), ("key", &self.key)] {
-            if value.is_empty() {
-                fault(key, "is required");
-            } else if !value.bytes().all(is_plain_in_a_path) {
-                fault(
-                    key,
-                    "stands in URL paths: printable ASCII without spaces and without / ? # % \" \\",
-                );
+        match self.id.as_str() {
+            "" => fault("id", "is required"),
+            id if !id.bytes().all(is_plain_in_a_path) => fault("id", IN_A_PATH),
+            _ => {}
+        }
+        // Those in `keys` may stand alone.
+        if !self.key.is_empty()
+            || !self.secret.is_empty()
+            || self.secret_file.is_some()
+            || self.keys.is_empty()
+        {
+            faults.extend(key_faults(
+                "",
+                &self.key,
+                &self.secret,
+                self.secret_file.is_some(),
+            ));
+        }
+        for (index, key) in self.keys.iter().enumerate() {
+            let place = format!("keys[{index}].");
+            faults.extend(key_faults(
+                &place,
+                &key.key,
+                &key.secret,
+                key.secret_file.is_some(),
+            ));
+            if key
+                .expires_at
+                .is_some_and(|end| key.active_from.is_some_and(|from| end <= from))
+            {
+                faults.push(Fault {
+                    key: format!("{place}expires_at"),
+                    text: "is not after `active_from`, so the key could never be used".into(),
+                });
             }
         }
-        if self.secret.is_empty() {
-            match self.secret_file {
-                Some(_) => fault("secret_file", "holds no secret"),
-                None => fault("secret", "is required (or `secret_file`)"),
-            }
-        } else if self.secret.expose() == REDACTED {
-            fault(
-                "secret",
-                "is the mark that a printed configuration shows in place of a secret",
-            );
-        }
+        let mut fault = |key: &str, text: &str| {
+            faults.push(Fault {
+                key: key.into(),
+                text: text.into(),
+            })
+        };
         for (index, pattern) in self.allowed_origins.iter().enumerate() {
             if let Err(error) = OriginPattern::parse(pattern) {
                 fault(&format!("allowed_origins[{index}]"), &error.to_string());
@@ -260,6 +296,36 @@ impl AppConfig {
         faults
     }
 }
+
+/// What is wrong about one key; `place` stands before the names of its settings.
+fn key_faults(place: &str, key: &str, secret: &Secret, has_file: bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault = |key: &str, text: &str| {
+        faults.push(Fault {
+            key: format!("{place}{key}"),
+            text: text.into(),
+        })
+    };
+    if key.is_empty() {
+        fault("key", "is required");
+    } else if !key.bytes().all(is_plain_in_a_path) {
+        fault("key", IN_A_PATH);
+    }
+    if secret.is_empty() {
+        match has_file {
+            true => fault("secret_file", "holds no secret"),
+            false => fault("secret", "is required (or `secret_file`)"),
+        }
+    } else if secret.expose() == REDACTED {
+        fault(
+            "secret",
+            "is the mark that a printed configuration shows in place of a secret",
+        );
+    }
+    faults
+}
+
+const IN_A_PATH: &str = "stands in URL paths: printable ASCII without spaces and without / ? # % \" \\";
 
 /// Whether a byte may stand in an id or a key.
 pub(super) fn is_plain_in_a_path(byte: u8) -> bool {

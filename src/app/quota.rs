@@ -5,24 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::App;
 
-/// A number of places, shared by all threads.
-#[derive(Debug)]
+/// Places taken of a number that may change, shared by all threads.
+#[derive(Debug, Default)]
 pub(super) struct Quota {
     taken: AtomicUsize,
     /// Taken on other nodes, as far as they said.
     elsewhere: AtomicUsize,
-    max: usize,
 }
 
 impl Quota {
-    pub(super) fn new(max: usize) -> Quota {
-        Quota {
-            taken: AtomicUsize::new(0),
-            elsewhere: AtomicUsize::new(0),
-            max,
-        }
-    }
-
     pub(super) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
@@ -37,8 +28,8 @@ impl Quota {
 
     /// Relaxed is enough: the count guards no other memory, and each step is one atomic change of it. Exact on this
     /// node; what other nodes take is known as of their last announcement.
-    fn take(&self) -> bool {
-        let max = self.max.saturating_sub(self.elsewhere());
+    fn take(&self, max: usize) -> bool {
+        let max = max.saturating_sub(self.elsewhere());
         let more = |taken| (taken < max).then_some(taken + 1);
         self.taken
             .try_update(Ordering::Relaxed, Ordering::Relaxed, more)
@@ -60,7 +51,10 @@ pub struct Admission {
 
 impl Admission {
     pub(super) fn take(app: &Arc<App>) -> Option<Admission> {
-        app.connections.take().then(|| Admission { app: Arc::clone(app) })
+        let max = app.settings().limits.connections_max;
+        app.connections
+            .take(max)
+            .then(|| Admission { app: Arc::clone(app) })
     }
 
     /// The app that admitted the connection.
@@ -81,16 +75,16 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::app::AppConfig;
+    use crate::app::{AppConfig, Settings};
 
     fn app(connections_max: usize) -> Arc<App> {
-        Arc::new(
-            App::new(AppConfig {
+        Arc::new(App::new(
+            Settings::new(AppConfig {
                 connections_max,
                 ..AppConfig::demo()
             })
             .expect("the demo app is valid"),
-        )
+        ))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::path::KeyPath;
 use super::server::address;
 use super::{Config, MetricsConfig};
 use crate::adapter::config::Driver;
-use crate::app::{AppConfig, Apps, Fault};
+use crate::app::{AppConfig, Apps, Fault, Secret};
 
 /// What is wrong, by the key where it shows.
 type Found = Vec<(KeyPath, String)>;
@@ -79,7 +79,8 @@ fn public_secrets(config: &Config) -> Found {
                     can reach: configure an app, or set `server.host` to 127.0.0.1";
         return vec![(apps, text.into())];
     }
-    let public = |app: &AppConfig| app.secret.expose() == AppConfig::DEMO_SECRET;
+    let is_known = |secret: &Secret| secret.expose() == AppConfig::DEMO_SECRET;
+    let public = |app: &AppConfig| is_known(&app.secret) || app.keys.iter().any(|key| is_known(&key.secret));
     let public = config.apps.iter().enumerate().filter(|(_, app)| public(app));
     public
         .map(|(index, _)| {

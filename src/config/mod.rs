@@ -166,6 +166,21 @@ fn read_secrets(config: &mut Config) -> Vec<(KeyPath, String)> {
     for (index, app) in config.apps.iter_mut().enumerate() {
         let key = || KeyPath::new("apps").index(index).key("secret_file");
         unread.extend(read_secret(&app.secret_file, &mut app.secret, "secret", key));
+        for (place, further) in app.keys.iter_mut().enumerate() {
+            let key = || {
+                KeyPath::new("apps")
+                    .index(index)
+                    .key("keys")
+                    .index(place)
+                    .key("secret_file")
+            };
+            unread.extend(read_secret(
+                &further.secret_file,
+                &mut further.secret,
+                "secret",
+                key,
+            ));
+        }
     }
     let StoreConfig {
         password_file,

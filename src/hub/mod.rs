@@ -161,7 +161,7 @@ impl Hub {
     /// Drops cached events that have expired, and the oldest while the app holds more than it may. Called after a
     /// store, with no lock held, and every now and then.
     pub fn trim_cache(&self, namespace: &Namespace, now: Instant) {
-        let bytes_max = namespace.app.limits.cache_bytes_max;
+        let bytes_max = namespace.app.settings().limits.cache_bytes_max;
         loop {
             let oldest = namespace.cache().pop(now, bytes_max);
             let Some((channel, place)) = oldest else { return };

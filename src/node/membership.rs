@@ -67,7 +67,7 @@ impl Node {
             .enter(namespace, &Topic::Channel(name.clone()), |channel, state| {
                 let mut join = joiner.join(channel, false);
                 if let Some(member) = member {
-                    let members_max = namespace.app.limits.presence_members_max;
+                    let members_max = namespace.app.settings().limits.presence_members_max;
                     let joined = state.presence().join(member, self.origin(), members_max);
                     match joined {
                         Joined::Full => return Err(Refused::PresenceFull),
@@ -155,7 +155,10 @@ impl Node {
         state: &mut ChannelState,
         now: Instant,
     ) {
-        if !namespace.app.config.subscription_count_events || !is_counted(channel) || state.here() == 0 {
+        if !namespace.app.settings().config.subscription_count_events
+            || !is_counted(channel)
+            || state.here() == 0
+        {
             return;
         }
         let count = state.subscription_count();

@@ -125,7 +125,7 @@ impl Node {
                 push_to_audience(delivery, channel, state, &frame, publication.except, now);
                 let origin = origin();
                 if name.kind().is_cache() {
-                    let expires = now + namespace.app.limits.cache_ttl;
+                    let expires = now + namespace.app.settings().limits.cache_ttl;
                     let event = CachedEvent::new(frame.clone(), expires, origin);
                     self.hub.store_cached(namespace, channel, state, event);
                     self.announce_cached(namespace, channel, state);

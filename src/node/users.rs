@@ -28,7 +28,7 @@ impl Node {
 
     /// A socket signed in as this user, or another node has the first such socket: its watchers may hear of it.
     pub fn user_came(&self, namespace: &Namespace, user_id: &Arc<str>) {
-        if !namespace.app.config.watchlist {
+        if !namespace.app.settings().config.watchlist {
             return;
         }
         let now = now();
@@ -49,13 +49,16 @@ impl Node {
 
     /// A signed-in socket of this user went, or the last one of another node. Its watchers hear of it after the grace, if no other is left then.
     pub fn user_went(&self, namespace: &Arc<Namespace>, user_id: &Arc<str>) {
-        if !namespace.app.config.watchlist {
+        if !namespace.app.settings().config.watchlist {
             return;
         }
         let now = now();
         self.hub
             .visit(namespace, &Topic::Watch(user_id.clone()), |channel, state| {
-                if let Some(due) = state.watched().signed_out(now, namespace.app.limits.watch_grace) {
+                if let Some(due) = state
+                    .watched()
+                    .signed_out(now, namespace.app.settings().limits.watch_grace)
+                {
                     self.duties
                         .at(due, Duty::TellOffline(namespace.clone(), channel.clone()));
                 }

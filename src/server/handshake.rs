@@ -3,8 +3,7 @@
 //! A refusal is given inside the socket: a browser cannot see the status of a failed upgrade, and pusher-js would take
 //! it for a network fault.
 
-use std::sync::Arc;
-
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 
 use crate::app::{Admission, App, Apps};
@@ -58,7 +57,7 @@ pub(super) fn decide(
     let Some(app) = apps.by_key(&key) else {
         return Err(CloseCode::NoSuchApp);
     };
-    check_app(app, request)?;
+    check_app(&app, &key, request)?;
     let Some(admission) = app.admit() else {
         return Err(CloseCode::OverQuota);
     };
@@ -68,14 +67,18 @@ pub(super) fn decide(
     Ok(Granted { admission, protocol })
 }
 
-fn check_app(app: &Arc<App>, request: &Request<'_>) -> Result<(), CloseCode> {
-    if !app.config.enabled {
+fn check_app(app: &App, key: &str, request: &Request<'_>) -> Result<(), CloseCode> {
+    let settings = app.settings();
+    if settings.key(key, Timestamp::now).is_none() {
+        return Err(CloseCode::NoSuchApp);
+    }
+    if !settings.config.enabled {
         return Err(CloseCode::AppDisabled);
     }
-    if app.config.tls_only && !request.is_tls {
+    if settings.config.tls_only && !request.is_tls {
         return Err(CloseCode::TlsOnly);
     }
-    if !app.allows_origin(request.origin) {
+    if !settings.allows_origin(request.origin) {
         return Err(CloseCode::OriginNotAllowed);
     }
     Ok(())

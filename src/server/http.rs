@@ -308,7 +308,12 @@ fn other(gate: &Gate, method: &Method, path: &str) -> Answered {
     {
         return page;
     }
-    let app_enabled = |id: &str| gate.node.apps().by_id(id).map(|app| app.config.enabled);
+    let app_enabled = |id: &str| {
+        gate.node
+            .apps()
+            .by_id(id)
+            .map(|app| app.settings().config.enabled)
+    };
     let Some(health::Answer {
         status,
         body,

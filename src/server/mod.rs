@@ -329,17 +329,17 @@ fn admin_state(node: &Arc<Node>, health: &Arc<Health>, live: &LiveBytes) -> Admi
     AdminState {
         metrics: node.metrics().clone(),
         health: health.clone(),
-        app_enabled: Box::new(move |id| apps.apps().by_id(id).map(|app| app.config.enabled)),
+        app_enabled: Box::new(move |id| apps.apps().by_id(id).map(|app| app.settings().config.enabled)),
         snapshot: Box::new(move || snapshot(&truth, &live)),
     }
 }
 
 /// The gauges, read from the truth.
 fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
-    let apps = node.apps().iter().map(|app| AppSnapshot {
+    let apps = node.apps().all().into_iter().map(|app| AppSnapshot {
         app_id: app.id().into(),
         connected: app.connections() as u64,
-        active_channels: node.occupied_channels(app) as u64,
+        active_channels: node.occupied_channels(&app) as u64,
     });
     Snapshot {
         apps: apps.collect(),

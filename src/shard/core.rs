@@ -132,7 +132,7 @@ impl Core {
         let first = socket.pulse.first(pulse_limits(socket.session.app()));
         let hello = server::connection_established(
             socket.session.socket_id,
-            socket.session.app().limits.activity_timeout.as_secs(),
+            socket.session.app().settings().limits.activity_timeout.as_secs(),
         );
         let key = self.sockets.insert(socket);
         self.inbox().add_socket();
@@ -429,13 +429,14 @@ impl Core {
 
 fn pulse_limits(app: &App) -> PulseLimits {
     let seconds = |duration: Duration| duration.as_secs() as u32;
+    let settings = app.settings();
     PulseLimits {
-        activity_timeout_s: seconds(app.limits.activity_timeout),
-        pong_wait_s: seconds(app.limits.pong_wait),
-        auth_timeout_s: app
+        activity_timeout_s: seconds(settings.limits.activity_timeout),
+        pong_wait_s: seconds(settings.limits.pong_wait),
+        auth_timeout_s: settings
             .config
             .authorized_connections
-            .then(|| seconds(app.limits.auth_timeout)),
-        ping_mode: app.config.ping_mode,
+            .then(|| seconds(settings.limits.auth_timeout)),
+        ping_mode: settings.config.ping_mode,
     }
 }

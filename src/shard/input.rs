@@ -68,7 +68,7 @@ impl Core {
         };
         socket.pulse.hear(now_s);
         let metrics = socket.session.namespace.metrics.clone();
-        let message_bytes_max = socket.session.app().limits.message_bytes_max;
+        let message_bytes_max = socket.session.app().settings().limits.message_bytes_max;
         // Taken out meanwhile: what a message leads to may touch the socket again.
         let mut framing = std::mem::take(&mut socket.framing);
         let mut counts = BatchCounts {
@@ -450,7 +450,7 @@ impl Core {
         self.reply_all(key, replies);
         earlier.into_iter().for_each(|place| self.leave(key, place));
         let mut pause = self.charge_membership(key);
-        if !namespace.app.config.watchlist {
+        if !namespace.app.settings().config.watchlist {
             return pause;
         }
         let (mut online, mut offline) = (Vec::new(), Vec::new());

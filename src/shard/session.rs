@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use smallvec::{SmallVec, smallvec};
 
 use super::subscriptions::Subscriptions;
-use crate::app::App;
+use crate::app::{App, Settings};
 use crate::hub::channel::Topic;
 use crate::hub::namespace::Namespace;
 use crate::limit::{Bucket, Rate};
@@ -191,13 +192,13 @@ impl Session {
         channel_data: &Text<'_>,
         subscriptions: &Subscriptions,
     ) -> Result<Reaction, Refusal> {
-        let name = ChannelName::parse(channel, self.app().limits.channel_name_length_max)
+        let name = ChannelName::parse(channel, self.app().settings().limits.channel_name_length_max)
             .map_err(|error| Refusal::new(error.kind(), error.to_string()))?;
         if let Some(user_id) = name.user_id() {
             return self.subscribe_to_user(&name, user_id);
         }
         let held = subscriptions.find(&Topic::Channel(name.clone()));
-        let limit = self.app().limits.channels_per_connection_max;
+        let limit = self.app().settings().limits.channels_per_connection_max;
         if held.is_none() && limit < usize::MAX && subscriptions.count() >= limit {
             let text = format!("This connection may not subscribe to more than {limit} channels");
             return Err(Refusal::new(RefusalKind::TooManyChannels, text));
@@ -240,9 +241,10 @@ impl Session {
     }
 
     fn member(&self, channel_data: Option<&str>) -> Result<Member, Refusal> {
+        let settings = self.app().settings();
         let limits = MemberLimits {
-            user_id_length_max: self.app().limits.presence_user_id_length_max,
-            user_info_bytes_max: self.app().limits.presence_user_info_bytes_max,
+            user_id_length_max: settings.limits.presence_user_id_length_max,
+            user_info_bytes_max: settings.limits.presence_user_info_bytes_max,
         };
         let member = match (channel_data, &self.user) {
             (Some(channel_data), _) => Member::parse(channel_data, limits),
@@ -278,14 +280,15 @@ impl Session {
                 "auth must be of the form KEY:SIGNATURE",
             ));
         };
-        if key != self.app().key() {
+        let settings = self.app().settings();
+        let Some(active) = settings.key(key, Timestamp::now) else {
             let key: String = key.chars().take(64).collect();
             return Err(Refusal::new(
                 RefusalKind::Auth,
                 format!("Invalid key in subscription auth data: '{key}'"),
             ));
-        }
-        if auth::verify(self.app().secret(), signed, signature) {
+        };
+        if auth::verify(active.secret.expose(), signed, signature) {
             return Ok(());
         }
         Err(Refusal {
@@ -323,16 +326,17 @@ impl Session {
         };
         self.verify(auth, &auth::user_string(self.socket_id, user_data))
             .map_err(|refusal| refusal.full)?;
+        let settings = self.app().settings();
         let limits = UserLimits {
-            id_length_max: self.app().limits.user_id_length_max,
-            watchlist_max: self.app().limits.watchlist_length_max,
+            id_length_max: settings.limits.user_id_length_max,
+            watchlist_max: settings.limits.watchlist_length_max,
         };
         let user = SignedInUser::parse(user_data, limits).map_err(|error| error.to_string())?;
         if let Some(now) = self.user.as_ref().filter(|now| now.id != user.id) {
             return Err(format!("Already signed in as user {}", now.id));
         }
         let mut replies: Replies = smallvec![server::signin_success(user_data)];
-        if user.watchlist_cut && self.app().config.watchlist {
+        if user.watchlist_cut && settings.config.watchlist {
             let max = limits.watchlist_max;
             let text = format!("Watchlist limit exceeded. Only the first {max} user IDs are accepted.");
             replies.push(server::error(Some(WATCHLIST_TOO_LONG), &text, None));
@@ -349,7 +353,8 @@ impl Session {
         now_ns: u64,
     ) -> Result<Reaction, (Option<u16>, String)> {
         let refused = |text: String| Err((Some(CLIENT_EVENT_REFUSED), text));
-        let App { config, limits, .. } = &**self.app();
+        let settings = self.app().settings();
+        let Settings { config, limits, .. } = &**settings;
         if !config.client_events {
             return refused("Client event rejected: client events are not enabled for this app".to_owned());
         }

@@ -413,7 +413,7 @@ impl Sink for Sockets {
         let Some(socket) = self.get_mut(key) else {
             return false;
         };
-        let bytes_max = socket.session.app().limits.outbox_bytes_max;
+        let bytes_max = socket.session.app().settings().limits.outbox_bytes_max;
         match socket.outbox.push(frames, sent, bytes_max) {
             Pushed::Queued => {
                 self.wait_for(key);

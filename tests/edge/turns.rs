@@ -55,7 +55,7 @@ impl LoneShard {
             ..app()
         };
         let apps = Apps::new([config]).expect("a sound configuration");
-        let app = apps.by_id("1").expect("the app above").clone();
+        let app = apps.by_id("1").expect("the app above");
         let metrics = Arc::new(Metrics::new("test", 0).expect("a legal prefix"));
         let node = Arc::new(Node::new(apps, Inboxes::new(inboxes, mark), metrics));
         let hold: Arc<Mutex<Option<Hold>>> = Arc::default();

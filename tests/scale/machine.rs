@@ -56,7 +56,7 @@ impl Machine {
         open: impl FnOnce(Sink) -> Result<A>,
     ) -> Result<Machine> {
         let (apps, metrics) = apps(false)?;
-        let app = apps.iter().next().context("one app")?.clone();
+        let app = apps.all().pop().context("one app")?;
         let mut node = Node::new(apps, Inboxes::new(1, inbox_bytes_max), metrics);
         let (sink, events) = events(usize::from(config.connections), config.inbox_bytes_max);
         let link = Link {

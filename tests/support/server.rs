@@ -164,7 +164,7 @@ impl TestServer {
     pub(crate) fn publish_now(&self, publication: &Publication) {
         let app = self.server.node().apps().by_id(&self.app.id);
         let app = app.expect("the first app of the configuration");
-        self.server.node().publish(app, [publication]);
+        self.server.node().publish(&app, [publication]);
     }
 
     pub(crate) async fn drain(self) {

@@ -62,7 +62,7 @@ impl Node {
 
     /// An app by what other nodes call it.
     pub(super) fn namespace_of(&self, app: &str) -> Option<Arc<Namespace>> {
-        Some(self.namespace(self.apps.by_id(app)?))
+        Some(self.namespace(&self.apps.by_id(app)?))
     }
 }
 
@@ -253,7 +253,7 @@ impl Hearing<'_> {
         origin: Origin,
         left: Duration,
     ) {
-        let left = left.min(namespace.app.limits.cache_ttl);
+        let left = left.min(namespace.app.settings().limits.cache_ttl);
         // A copy: what it came in may be much larger, and would be kept with it.
         let Some(frame) = Frame::from_bytes(Bytes::copy_from_slice(frame)).filter(|_| !left.is_zero()) else {
             return;

@@ -29,7 +29,7 @@ impl Node {
         let Ok(name) = ChannelName::parse(channel, usize::MAX) else {
             return cluster.malformed();
         };
-        let namespace = self.namespace(app);
+        let namespace = self.namespace(&app);
         let is_cache = name.kind().is_cache();
         let topic = Topic::Channel(name);
         let now = super::now();
@@ -57,7 +57,7 @@ impl Node {
                         return;
                     }
                     if let Some(frame) = &kept {
-                        let expires = now + namespace.app.limits.cache_ttl;
+                        let expires = now + namespace.app.settings().limits.cache_ttl;
                         let event = CachedEvent::new(frame.clone(), expires, origin);
                         self.hub.store_cached(&namespace, channel, state, event);
                     }

@@ -89,7 +89,7 @@ impl Machine {
             ..AppConfig::demo()
         };
         let apps = Apps::new([config]).expect("valid");
-        let app = apps.iter().next().expect("one app").clone();
+        let app = apps.all().remove(0);
         let metrics = Arc::new(Metrics::new("pusher_", 6001).expect("well-named"));
         let node =
             Node::new(apps, Inboxes::new(1, usize::MAX), metrics).announcing(Announcer::new(id(index)));

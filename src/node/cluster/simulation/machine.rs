@@ -111,7 +111,7 @@ impl Machine {
             ..AppConfig::demo()
         };
         let apps = Apps::new([app]).expect("valid");
-        let app = apps.iter().next().expect("one app").clone();
+        let app = apps.all().remove(0);
         let metrics = Arc::new(Metrics::new("pusher_", 6001).expect("well-named"));
         let mut node = Node::new(apps, Inboxes::new(SHARDS.into(), 1 << 20), metrics);
         let config = AdapterConfig {
