@@ -45,7 +45,7 @@ mod tests {
             ("chat-*", "chat-7", true),
             ("chat-*", "private-chat-7", false),
             ("*-7", "chat-7", true),
-            ("*-7", "chat-77", true),
+            ("*-7", "chat-7-7", true),
             ("*-7", "chat-78", false),
             ("private-*-room-*", "private-a-room-b", true),
             ("private-*-room-*", "private-room-b", false),

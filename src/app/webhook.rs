@@ -491,7 +491,7 @@ mod tests {
         };
         let filtered = WebhookEndpoints::of(&[off, filtered]);
         for (kind, name, wanted) in [
-            (ClientEvent, "presence-room-eu", false),
+            (ClientEvent, "presence-room-eu", true),
             (ClientEvent, "presence-room-1-eu", true),
             (MemberAdded, "presence-hall-1-eu", true),
             (MemberAdded, "presence-yard-1-eu", false),

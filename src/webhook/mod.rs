@@ -6,6 +6,7 @@
 
 mod config;
 mod event;
+pub mod queue;
 
 use std::sync::Arc;
 
