@@ -25,10 +25,10 @@ pub struct KeyConfig {
     /// As `secret_file` of the app.
     pub secret_file: Option<PathBuf>,
     /// From when on the key may be used, such as `2026-12-24T18:00:00Z`. Without it: since ever.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub active_from: Option<Timestamp>,
     /// Until when the key may be used. Without it: for ever.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub expires_at: Option<Timestamp>,
 }
 

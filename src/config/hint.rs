@@ -6,6 +6,8 @@ use super::path::KeyPath;
 const LIKELY: f64 = 0.8;
 /// The same for whole paths, which often have much in common anyway.
 const LIKELY_PATH: f64 = 0.95;
+/// What a setting of the very name loses for each section that it is in.
+const DEPTH: f64 = 0.2;
 
 /// Names that other servers of the protocol have, with what they are here; the end of a path is enough. Likeness
 /// would miss these or find the wrong thing: `tls` is like `tls_only`, which sets up no TLS.
@@ -52,7 +54,8 @@ fn likest(unknown: &KeyPath, name: &str, known: impl IntoIterator<Item = KeyPath
     let rank = |path: KeyPath| {
         let known_name = split(path.as_str()).1;
         let by_name = if known_name == name {
-            2.0
+            // Of several by that name, the least hidden one.
+            2.0 - DEPTH * path.as_str().matches('.').count() as f64
         } else {
             likeness(name, known_name)
         };
