@@ -6,6 +6,7 @@
 )]
 
 mod allocator;
+mod console;
 mod welcome;
 
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -42,7 +43,7 @@ struct Arguments {
     command: Option<Command>,
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Clone, Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT; the same as no command
     Serve,
@@ -50,6 +51,20 @@ enum Command {
     CheckConfig,
     /// Check everything that a node needs here: ports, limits, memory, certificates, the broker; say what to do
     Doctor,
+    /// Bring the tables of the store (`store.url`) up to date, or make them
+    Migrate {
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make, list, show and change the apps of the store
+    App {
+        /// Answer in JSON
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        command: console::AppCommand,
+    },
     /// Print the JSON schema of the configuration file: every setting, its meaning, default and range
     Schema,
 }
@@ -72,6 +87,8 @@ Examples:
   fanwire --config fanwire.json               what the file says
   FANWIRE_SERVER__PORT=7000 fanwire           the same on another port
   fanwire --config fanwire.json check-config  is it right, and what does it come to?
+  fanwire --config fanwire.json migrate       the tables of the store, where apps are kept in SQL
+  fanwire --config fanwire.json app create --name shop --set client_events=true
   fanwire --config fanwire.json doctor        does this machine, and the broker, give what it needs?
   fanwire schema > fanwire.schema.json        for editors, and to read";
 
@@ -104,6 +121,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Migrate { json } => tell(on_this_thread(console::migrate(&load()?))?, json),
+        Command::App { json, command } => tell(on_this_thread(console::app(&load()?, command))?, json),
         Command::Doctor => doctor(load),
         Command::Schema => answer(&serde_json::to_string_pretty(&Config::schema())?),
     }
@@ -115,11 +134,10 @@ fn doctor(load: impl FnOnce() -> Result<Config, ConfigError>) -> anyhow::Result<
     let mut report = Report::new(&mut out);
     match load() {
         Ok(config) => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("cannot start")?;
-            runtime.block_on(examine(&config, &mut report));
+            on_this_thread(async {
+                examine(&config, &mut report).await;
+                Ok(())
+            })?;
         }
         Err(error) => {
             report.section("configuration");
@@ -133,6 +151,18 @@ fn doctor(load: impl FnOnce() -> Result<Config, ConfigError>) -> anyhow::Result<
         Ok(_) => anyhow::bail!("not fit to be started like this"),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(error).context("cannot write the report"),
+    }
+}
+
+fn on_this_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start")?.block_on(work)
+}
+
+fn tell(told: console::Told, json: bool) -> anyhow::Result<()> {
+    match json {
+        true => answer(&told.json.to_string()),
+        false => answer(&told.text),
     }
 }
 

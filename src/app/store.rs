@@ -13,6 +13,10 @@ use crate::secret::Secret;
 
 /// Longest id or key of an app in a store, in bytes.
 pub const NAME_BYTES_MAX: usize = 200;
+/// Longest secret, in bytes.
+const SECRET_BYTES_MAX: usize = 500;
+/// Longest settings, in bytes.
+const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
 
 /// What an app is asked for by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +77,37 @@ impl AppRecord {
         match name {
             AppName::Id(id) => self.id == **id,
             AppName::Key(key) => self.keys.iter().any(|record| record.key == **key),
+        }
+    }
+
+    /// Whether a store can hold it.
+    ///
+    /// # Errors
+    /// What is too long, for a person.
+    pub fn fits(&self) -> Result<(), String> {
+        let keys = self.keys.iter();
+        let lengths = [
+            ("id", self.id.len(), NAME_BYTES_MAX),
+            (
+                "name",
+                self.name.as_ref().map_or(0, |name| name.chars().count()),
+                NAME_BYTES_MAX,
+            ),
+            (
+                "key",
+                keys.clone().map(|key| key.key.len()).max().unwrap_or(0),
+                NAME_BYTES_MAX,
+            ),
+            (
+                "secret",
+                keys.map(|key| key.secret.expose().len()).max().unwrap_or(0),
+                SECRET_BYTES_MAX,
+            ),
+            ("settings", self.settings.len(), SETTINGS_BYTES_MAX),
+        ];
+        match lengths.iter().find(|(_, length, max)| length > max) {
+            Some((what, _, max)) => Err(format!("{what}: is longer than the {max} that a store holds")),
+            None => Ok(()),
         }
     }
 

@@ -4,6 +4,7 @@
 //! wrong stops start-up, all of it told at once. Not here: what a setting does, and the command line.
 
 mod admin;
+mod app;
 mod check;
 mod drain;
 mod env;
@@ -20,10 +21,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub use admin::AdminConfig;
+pub use app::AppReader;
 pub use drain::DrainConfig;
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use metrics::MetricsConfig;
@@ -103,7 +106,7 @@ impl Config {
                 .map(|(_, variable)| variable.as_str())
         };
 
-        match typed(settings) {
+        match typed::<Config>(settings) {
             Ok(mut config) => {
                 let unread = read_secrets(&mut config);
                 for (key, text) in unread.into_iter().chain(check::contradictions(&config)) {
@@ -155,7 +158,7 @@ impl Config {
 }
 
 /// The settings as their types. What fits the shape fits these but for bounds that only a type knows.
-fn typed(settings: Value) -> Result<Config, (KeyPath, String)> {
+fn typed<T: DeserializeOwned>(settings: Value) -> Result<T, (KeyPath, String)> {
     let typed = serde_path_to_error::deserialize(settings);
     typed.map_err(|error| (KeyPath::new(&error.path().to_string()), error.inner().to_string()))
 }

@@ -110,6 +110,23 @@ impl Shape {
         }
     }
 
+    /// The shape of the entries of this list of the configuration.
+    pub(super) fn entry(&self, list: &str) -> Shape {
+        match self.at(list) {
+            Some(Shape::List(entry)) => Shape::clone(entry),
+            _ => panic!("{list}: is no list of the configuration"),
+        }
+    }
+
+    /// The shape of the setting with this path, as far as it leads through sections.
+    pub(super) fn at(&self, path: &str) -> Option<&Shape> {
+        path.split('.')
+            .try_fold(self, |shape, key| match shape.unless_null() {
+                Shape::Section(fields) => fields.get(key),
+                _ => None,
+            })
+    }
+
     /// The shape of a value that is there.
     pub(super) fn unless_null(&self) -> &Shape {
         match self {

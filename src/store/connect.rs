@@ -1,5 +1,6 @@
 //! The pool of connections to a database, of whichever kind, and how one of them is used within a time.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(super) struct Database {
     pub(super) pool: Pool,
     pub(super) timeout: Duration,
     pub(super) dialect: Dialect,
+    /// The file of SQLite.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// How to connect, as [`options`] made it.
@@ -61,7 +64,17 @@ impl Database {
             pool,
             timeout,
             dialect: parts.dialect,
+            file: parts.is_file().then(|| PathBuf::from(&parts.database)),
         })
+    }
+
+    /// Ends all connections, in good order.
+    pub(super) async fn close(&self) {
+        match &self.pool {
+            Pool::Postgres(pool) => pool.close().await,
+            Pool::MySql(pool) => pool.close().await,
+            Pool::Sqlite(pool) => pool.close().await,
+        }
     }
 
     /// A statement in the words of this database. They are written with `$1`, `$2` … in their order, each once, which

@@ -40,8 +40,8 @@ pub struct Listed {
 /// What became of an app's keys.
 #[derive(Clone, Debug)]
 pub struct Rotated {
-    /// The keys that were there and are to end, with the time.
-    pub ending: Vec<(String, Timestamp)>,
+    /// The keys that were there and now have an end.
+    pub ending: Vec<String>,
 }
 
 /// Apps read at once for a list.
@@ -204,9 +204,7 @@ impl SqlStore {
             }
         });
         done??;
-        Ok(Rotated {
-            ending: ending.into_iter().map(|key| (key, end)).collect(),
-        })
+        Ok(Rotated { ending })
     }
 }
 

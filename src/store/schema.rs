@@ -3,12 +3,16 @@
 //! Each version is a file below `migrations/`, in the words of each database; files that were released never change.
 //! Which of them a database has is in the table `_sqlx_migrations`.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::SqlitePoolOptions;
 
 use super::config::StoreConfig;
-use super::connect::{Database, Options, Pool, on_connection, options};
+use super::connect::{Database, Pool, on_connection};
 use super::url::Dialect;
 use crate::app::StoreError;
 
@@ -91,6 +95,9 @@ impl SchemaState {
 
 /// What tables a database has.
 pub(super) async fn state(database: &Database) -> Result<SchemaState, StoreError> {
+    if database.file.as_ref().is_some_and(|file| !file.exists()) {
+        return Ok(SchemaState::Missing);
+    }
     let versions = on_connection!(database, |connection| {
         let sql = "SELECT version, success FROM _sqlx_migrations ORDER BY version";
         let rows = sqlx::query_as(sql).fetch_all(connection).await;
@@ -125,7 +132,12 @@ fn is_missing_table(error: &sqlx::Error) -> bool {
 /// # Errors
 /// The database, or tables that cannot be brought up to date: newer ones, or others than this server made.
 pub(super) async fn migrate(config: &StoreConfig) -> Result<SchemaState, StoreError> {
-    let database = creating(config).await?;
+    let wrong = |(key, text): (&str, String)| StoreError::Refused(format!("store.{key}: {text}"));
+    let database = Database::open(config).map_err(wrong)?;
+    if let Some(file) = &database.file {
+        make(file)
+            .map_err(|error| StoreError::Refused(format!("cannot make {}: {error}", file.display())))?;
+    }
     let before = state(&database).await?;
     match before {
         SchemaState::Current => return Ok(before),
@@ -140,22 +152,21 @@ pub(super) async fn migrate(config: &StoreConfig) -> Result<SchemaState, StoreEr
         Pool::Sqlite(pool) => migrator.run(pool).await,
     };
     done.map_err(explained)?;
+    database.close().await;
     Ok(before)
 }
 
-/// The database; a file of SQLite is made where there is none.
-async fn creating(config: &StoreConfig) -> Result<Database, StoreError> {
-    let wrong = |(key, text): (&str, String)| StoreError::Refused(format!("store.{key}: {text}"));
-    let mut database = Database::open(config).map_err(wrong)?;
-    let parts = config.url.parts().map_err(|text| wrong(("url", text)))?;
-    if let Options::Sqlite(connect) = options(config, &parts).map_err(wrong)? {
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(database.timeout)
-            .connect_lazy_with(connect.create_if_missing(true));
-        database.pool = Pool::Sqlite(pool);
+/// Makes the file of SQLite where there is none, for nobody else to read: it holds secrets.
+fn make(file: &Path) -> io::Result<()> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
-    Ok(database)
 }
 
 fn explained(error: MigrateError) -> StoreError {

@@ -63,6 +63,11 @@ impl SqlStore {
         schema::state(&self.database).await
     }
 
+    /// Ends all connections. Nothing can be asked any more.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+
     async fn checked(&self) -> Result<(), StoreError> {
         if !self.is_checked.load(Ordering::Relaxed) {
             self.schema().await?.usable()?;
