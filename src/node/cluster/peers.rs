@@ -26,7 +26,7 @@ const SHARE_BYTES_MAX: usize = 1 << 30;
 const DIFFERENCES_MAX: u32 = 3;
 /// So long the task of a node that is gone waits for it to come back.
 const LOST_KEPT: Duration = Duration::from_secs(600);
-/// How often it is looked whether a share that was asked for makes progress.
+/// How often it is looked, at least, whether a share that was asked for makes progress.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What a node's task is to do.
@@ -198,9 +198,11 @@ async fn follow(node: Arc<Node>, peer: NodeId, mut queue: mpsc::Receiver<Work>, 
             match tokio::time::timeout_at(look_at.into(), queue.recv()).await {
                 Ok(Some(work)) => follower.work(work),
                 Ok(None) => return,
-                Err(_) => follower.look(),
+                Err(_) => {}
             }
         }
+        // However much the node announces: what was lost of its share does not come by itself.
+        follower.look();
         if known.is_lost.swap(false, Ordering::AcqRel) {
             follower.lose();
         }
@@ -377,7 +379,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Nothing has come for a while.
+    /// Asks anew for a share that does not come.
     fn look(&mut self) {
         let is_stalled = self
             .staging

@@ -1,6 +1,7 @@
 //! Several nodes in one process, and a bus between them that delays, repeats and loses: what the subscribers of each
 //! node see of the members.
 
+mod asking;
 mod news;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -3,8 +3,9 @@
 use super::*;
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::memory::{Bus, Memory};
-use crate::adapter::{self, Link};
+use crate::adapter::{self, Link, Sink};
 use crate::hub::inbox::CacheAnswer;
+use crate::node::cluster::Incoming;
 use crate::node::{Cluster, Publication, now};
 use crate::protocol::frame::Frame;
 use crate::protocol::server;
@@ -319,19 +320,19 @@ fn a_burst_is_told_together_and_alone_a_node_tells_nothing() {
     node.flush(Instant::now(), |_| panic!("there is nobody to tell"));
 }
 
-/// A node among others, of which it hears what the test says for them.
-fn among_others() -> Machine {
+/// A node among others, of which it hears what the test says for them: itself, or through this sink once its tasks run.
+pub(super) fn among_others() -> (Machine, Sink, Incoming) {
     let (sink, events) = adapter::events(1, 1 << 20);
     let link = Link {
         driver: "memory",
         adapter: Arc::new(Memory::join(&Bus::new(0), sink.clone())),
         events,
-        sink,
+        sink: sink.clone(),
     };
-    let (joined, _) = Cluster::new(AdapterConfig::default(), link);
+    let (joined, incoming) = Cluster::new(AdapterConfig::default(), link);
     let mut machine = Machine::new(0);
     machine.node.join(joined);
-    machine
+    (machine, sink, incoming)
 }
 
 /// An event of `cache-a`, as its subscribers get it.
@@ -396,7 +397,7 @@ fn price_for_a_newcomer(machine: &Machine, slot: u32) -> Option<String> {
 
 #[tokio::test(start_paused = true)]
 async fn who_got_an_announced_event_when_joining_is_not_sent_it_again_by_the_relay() {
-    let machine = among_others();
+    let (machine, ..) = among_others();
     announce_price(&machine, 2);
     assert_eq!(price_for_a_newcomer(&machine, 1).as_deref(), Some("2"));
     assert_eq!(
@@ -414,7 +415,7 @@ async fn who_got_an_announced_event_when_joining_is_not_sent_it_again_by_the_rel
 
 #[tokio::test(start_paused = true)]
 async fn where_somebody_is_subscribed_an_announced_event_waits_for_the_relay() {
-    let machine = among_others();
+    let (machine, ..) = among_others();
     let wait = async |ms| {
         let duties = machine.node.work_duties();
         let worked = tokio::time::timeout(Duration::from_millis(ms), duties).await;
