@@ -118,6 +118,20 @@ pub enum CacheAnswer {
     Miss,
 }
 
+/// Waits until something holds; `told` tells all who wait when it may have come to hold.
+pub async fn until(told: &Notify, holds: impl Fn() -> bool) {
+    while !holds() {
+        let notified = told.notified();
+        tokio::pin!(notified);
+        // Registered before the look, so that what is told between the two is not missed.
+        notified.as_mut().enable();
+        if holds() {
+            return;
+        }
+        notified.await;
+    }
+}
+
 /// The queue in front of one shard.
 #[derive(Debug)]
 pub struct Inbox {
@@ -190,16 +204,7 @@ impl Inbox {
 
     /// Waits until [`Inbox::has_room`].
     pub async fn room(&self) {
-        loop {
-            let notified = self.room.notified();
-            tokio::pin!(notified);
-            // Registered before the look, so that a release between the two is not missed.
-            notified.as_mut().enable();
-            if self.has_room() {
-                return;
-            }
-            notified.await;
-        }
+        until(&self.room, || self.has_room()).await;
     }
 
     /// Bytes of publications in hand.

@@ -136,7 +136,7 @@ mod nkey {
 mod tls {
     use super::*;
     suite!(of another way in: Servers::tls());
-    suite!(Servers::tls(); a_frozen_broker_is_left_and_found_again);
+    suite!(each; Servers::tls(); a_frozen_broker_is_left_and_found_again);
 }
 
 mod cluster {

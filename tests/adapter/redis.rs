@@ -121,7 +121,7 @@ mod user_of_few_rights {
 mod with_tls {
     use super::*;
     suite!(of another way in: tls());
-    suite!(tls(); a_frozen_broker_is_left_and_found_again);
+    suite!(each; tls(); a_frozen_broker_is_left_and_found_again);
 }
 
 mod of_sentinels {

@@ -29,24 +29,25 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 /// Writes a test of each check for one kind of broker.
 macro_rules! suite {
     ($ground:expr) => {
-        $crate::suite::suite!($ground;
-            what_is_confirmed_is_heard_in_order_on_every_lane
-            own_messages_come_back
-            unwanted_topics_are_silent
-            a_new_wish_is_confirmed_anew_and_the_highest_holds
-            many_wishes_at_once_are_all_confirmed
-            big_messages_come_whole_or_are_given_up
-            two_clusters_do_not_hear_each_other
-            a_slow_reader_is_refused_and_the_rest_goes_on
-            what_was_wanted_is_heard_again_after_a_restart
-        );
+        $crate::suite::suite!(every check: each; $ground;);
     };
     (of processes: $ground:expr) => {
-        $crate::suite::suite!($ground);
-        $crate::suite::suite!($ground; a_frozen_broker_is_left_and_found_again);
+        $crate::suite::suite!(every check: each; $ground; a_frozen_broker_is_left_and_found_again);
     };
     (one after the other: $ground:expr) => {
-        $crate::suite::suite!(in one test: $ground;
+        $crate::suite::suite!(every check: together; $ground; a_frozen_broker_is_left_and_found_again);
+    };
+    (of another way in: $ground:expr) => {
+        $crate::suite::suite!(each; $ground;
+            what_is_confirmed_is_heard_in_order_on_every_lane
+            own_messages_come_back
+            unwanted_topics_are_silent
+            big_messages_come_whole_or_are_given_up
+            what_was_wanted_is_heard_again_after_a_restart
+        );
+    };
+    (every check: $how:ident; $ground:expr; $($more:ident)*) => {
+        $crate::suite::suite!($how; $ground;
             what_is_confirmed_is_heard_in_order_on_every_lane
             own_messages_come_back
             unwanted_topics_are_silent
@@ -56,10 +57,18 @@ macro_rules! suite {
             two_clusters_do_not_hear_each_other
             a_slow_reader_is_refused_and_the_rest_goes_on
             what_was_wanted_is_heard_again_after_a_restart
-            a_frozen_broker_is_left_and_found_again
+            $($more)*
         );
     };
-    (in one test: $ground:expr; $($check:ident)*) => {
+    (each; $ground:expr; $($check:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                $crate::suite::$check(&mut $ground).await;
+            }
+        )*
+    };
+    (together; $ground:expr; $($check:ident)*) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn every_check() {
             let mut ground = $ground;
@@ -68,23 +77,6 @@ macro_rules! suite {
                 $crate::suite::$check(&mut ground).await;
             )*
         }
-    };
-    (of another way in: $ground:expr) => {
-        $crate::suite::suite!($ground;
-            what_is_confirmed_is_heard_in_order_on_every_lane
-            own_messages_come_back
-            unwanted_topics_are_silent
-            big_messages_come_whole_or_are_given_up
-            what_was_wanted_is_heard_again_after_a_restart
-        );
-    };
-    ($ground:expr; $($check:ident)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                $crate::suite::$check(&mut $ground).await;
-            }
-        )*
     };
 }
 pub(crate) use suite;

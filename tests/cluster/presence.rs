@@ -25,6 +25,15 @@ async fn enter(nodes: &Nodes, place: usize, user: &str) -> Room {
     Room::enter(client, CHANNEL, user, &json!({ "name": user })).await
 }
 
+/// The same user on each node.
+async fn witnesses(nodes: &Nodes) -> Vec<Room> {
+    let mut witnesses = Vec::new();
+    for place in 0..3 {
+        witnesses.push(enter(nodes, place, "w").await);
+    }
+    witnesses
+}
+
 /// Waits until every node counts so many members and subscribers.
 async fn agree(nodes: &Nodes, user_count: u64, subscription_count: u64) {
     let path = format!("/channels/{CHANNEL}?info=user_count,subscription_count");
@@ -59,10 +68,7 @@ async fn all_see_the_same_members_and_themselves_among_them(bus: Bus) {
 
 async fn a_user_comes_with_the_first_socket_and_goes_with_the_last_of_all_nodes(bus: Bus) {
     let nodes = Nodes::shared(bus, Kind::Plain).await;
-    let mut witnesses = Vec::new();
-    for place in 0..3 {
-        witnesses.push(enter(&nodes, place, "w").await);
-    }
+    let mut witnesses = witnesses(&nodes).await;
     agree(&nodes, 1, 3).await;
     for first_to_go in 0..3 {
         let mut sockets = Vec::new();
@@ -100,10 +106,7 @@ async fn a_user_comes_with_the_first_socket_and_goes_with_the_last_of_all_nodes(
 
 async fn two_last_leaves_at_once_are_one_removal(bus: Bus) {
     let nodes = Nodes::shared(bus, Kind::Plain).await;
-    let mut witnesses = Vec::new();
-    for place in 0..3 {
-        witnesses.push(enter(&nodes, place, "w").await);
-    }
+    let mut witnesses = witnesses(&nodes).await;
     agree(&nodes, 1, 3).await;
     for round in 0..25 {
         let (one, other) = (
@@ -136,10 +139,7 @@ async fn two_last_leaves_at_once_are_one_removal(bus: Bus) {
 
 async fn two_joins_at_once_are_one_member_with_one_info(bus: Bus) {
     let nodes = Nodes::shared(bus, Kind::Plain).await;
-    let mut witnesses = Vec::new();
-    for place in 0..3 {
-        witnesses.push(enter(&nodes, place, "w").await);
-    }
+    let mut witnesses = witnesses(&nodes).await;
     agree(&nodes, 1, 3).await;
     for round in 0..25 {
         let (one, other) = (nodes.node(round % 3), nodes.node((round + 1) % 3));
@@ -173,10 +173,7 @@ async fn two_joins_at_once_are_one_member_with_one_info(bus: Bus) {
 /// A page that is reloaded and lands on another node, again and again: for everybody else each news fits.
 async fn a_user_who_moves_to_another_node_is_consistent_for_all(bus: Bus) {
     let nodes = Nodes::shared(bus, Kind::Plain).await;
-    let mut witnesses = Vec::new();
-    for place in 0..3 {
-        witnesses.push(enter(&nodes, place, "w").await);
-    }
+    let mut witnesses = witnesses(&nodes).await;
     let mut room = enter(&nodes, 0, "x").await;
     for step in 1..40 {
         let next = nodes.node(step % 3).connect();

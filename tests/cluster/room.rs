@@ -65,12 +65,7 @@ impl Room {
 
     /// Reads all that has come.
     pub(crate) async fn look(&mut self) {
-        self.client.say(&json!({ "event": "pusher:ping" })).await;
-        loop {
-            let message = self.client.next().await;
-            if message["event"] == "pusher:pong" {
-                return;
-            }
+        for message in self.client.hear_out().await {
             self.apply(&message);
         }
     }

@@ -75,12 +75,7 @@ impl Page {
 
     /// Reads all that has come.
     async fn look(&mut self) {
-        self.client.say(&json!({ "event": "pusher:ping" })).await;
-        loop {
-            let message = self.client.next().await;
-            if message["event"] == "pusher:pong" {
-                return;
-            }
+        for message in self.client.hear_out().await {
             self.apply(&message);
         }
     }

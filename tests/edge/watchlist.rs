@@ -185,36 +185,14 @@ async fn every_watcher_knows_the_truth_after_any_comings_and_goings() {
     let truth: BTreeSet<String> = staying.iter().map(|(_, user)| user.clone()).collect();
     for (watcher, online) in &mut watchers {
         eventually("a watcher to know the truth", async || {
-            hear_news(watcher, online).await;
+            watcher.hear_of_users(online).await;
             (*online == truth).then_some(())
         })
         .await;
     }
     // And it stays so: nothing is told behind it.
     for (watcher, online) in &mut watchers {
-        hear_news(watcher, online).await;
+        watcher.hear_of_users(online).await;
         assert_eq!(*online, truth);
-    }
-}
-
-/// Takes in all that has come, each of which must be news.
-async fn hear_news(watcher: &mut Client, online: &mut BTreeSet<String>) {
-    watcher.say(&json!({ "event": "pusher:ping" })).await;
-    loop {
-        let message = watcher.next().await;
-        if message["event"] == "pusher:pong" {
-            return;
-        }
-        for event in data(&message)["events"].as_array().expect("a list") {
-            for user in event["user_ids"].as_array().expect("a list") {
-                let user = user.as_str().expect("an id").to_owned();
-                let is_news = match event["name"].as_str() {
-                    Some("online") => online.insert(user),
-                    Some("offline") => online.remove(&user),
-                    _ => panic!("{message}"),
-                };
-                assert!(is_news, "{message}, but online were {online:?}");
-            }
-        }
     }
 }

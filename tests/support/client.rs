@@ -1,5 +1,6 @@
 //! A comfortable client, on tokio-tungstenite: says and hears whole messages, signs for itself.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
@@ -122,6 +123,37 @@ impl Client {
     pub(crate) async fn expect_silence(&mut self) {
         self.say(&json!({ "event": "pusher:ping", "data": {} })).await;
         self.expect("pusher:pong").await;
+    }
+
+    /// All that was on its way to this client: what it hears before the answer to its ping.
+    pub(crate) async fn hear_out(&mut self) -> Vec<Value> {
+        self.say(&json!({ "event": "pusher:ping" })).await;
+        let mut heard = Vec::new();
+        loop {
+            let message = self.next().await;
+            if message["event"] == "pusher:pong" {
+                return heard;
+            }
+            heard.push(message);
+        }
+    }
+
+    /// All that was on its way to this client: who came and went of the users it watches, each of which must be news to
+    /// who knows these to be online.
+    pub(crate) async fn hear_of_users(&mut self, online: &mut BTreeSet<String>) {
+        for message in self.hear_out().await {
+            for event in data(&message)["events"].as_array().expect("a list") {
+                for user in event["user_ids"].as_array().expect("a list") {
+                    let user = user.as_str().expect("an id").to_owned();
+                    let is_news = match event["name"].as_str() {
+                        Some("online") => online.insert(user),
+                        Some("offline") => online.remove(&user),
+                        _ => panic!("{message}"),
+                    };
+                    assert!(is_news, "{message}, but online were {online:?}");
+                }
+            }
+        }
     }
 
     /// The server closes; the answer is the code.

@@ -37,11 +37,20 @@ pub struct Announcer {
     told: Mutex<Told>,
 }
 
-/// What the other nodes know when they have heard everything. Locked during a whole flush, before any channel, so that
-/// announcements leave in the order in which they were read.
+/// What the other nodes know when they have heard everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// The number of the last announcement.
+    pub number: u64,
+    /// The digest of all of them.
+    pub digest: Digest,
+}
+
+/// What was announced, and what is needed to find what has changed since. Locked during a whole flush, before any
+/// channel, so that announcements leave in the order in which they were read.
 #[derive(Debug, Default)]
 struct Told {
-    digest: Digest,
+    announced: Announced,
     connections: HashMap<Arc<str>, u32>,
 }
 
@@ -140,11 +149,21 @@ impl Announcer {
         }
     }
 
-    /// Reads how everything that has changed is now, and hands it over in finished pieces, in their order. The answer
-    /// is the digest of all that was ever handed over. Nobody else flushes meanwhile, so `send` must not wait, but may
-    /// number the pieces.
-    pub fn flush(&self, hub: &Hub, now: Instant, mut send: impl FnMut(Bytes)) -> Digest {
+    /// What was announced last. Waits for who is announcing just now.
+    pub fn announced(&self) -> Announced {
+        self.told().announced
+    }
+
+    /// Reads how everything that has changed is now, and hands it over in finished pieces, in their order; `send` gives
+    /// each its number. The answer is what was ever announced. Nobody else flushes meanwhile, so `send` must not wait.
+    pub fn flush(&self, hub: &Hub, now: Instant, mut send: impl FnMut(Bytes) -> u64) -> Announced {
         let mut told = self.told();
+        let Told {
+            announced,
+            connections,
+        } = &mut *told;
+        let Announced { number, digest } = announced;
+        let mut send = |piece| *number = send(piece);
         let mut pieces = Pieces::default();
         let changed = std::mem::take(&mut *self.queue());
         for (namespace, channel) in changed {
@@ -153,19 +172,12 @@ impl Announcer {
             let Some(unannounced) = hub.step(&namespace, &channel, read) else {
                 continue;
             };
-            self.tell(
-                &namespace,
-                &channel,
-                unannounced,
-                now,
-                &mut told.digest,
-                &mut pieces,
-            );
+            self.tell(&namespace, &channel, unannounced, now, digest, &mut pieces);
             pieces.take_full().into_iter().for_each(&mut send);
         }
-        told.tell_connections(hub, &mut pieces);
+        tell_connections(hub, connections, digest, &mut pieces);
         pieces.finish().into_iter().for_each(send);
-        told.digest
+        *announced
     }
 
     fn tell(
@@ -226,19 +238,18 @@ pub(super) fn cached_entry(app: Arc<str>, channel: Arc<str>, event: CachedEvent,
     }
 }
 
-impl Told {
-    /// Sockets are counted where they are admitted, so what has changed is found by a look at each app.
-    fn tell_connections(&mut self, hub: &Hub, pieces: &mut Pieces) {
-        for namespace in hub.namespaces() {
-            let count = u32::try_from(namespace.app.connections()).unwrap_or(u32::MAX);
-            let id = namespace.app.id();
-            let before = self.connections.get(id).copied().unwrap_or(0);
-            if before != count {
-                let app: Arc<str> = id.into();
-                self.digest.connections(id, before, count);
-                self.connections.insert(app.clone(), count);
-                pieces.push(&Entry::Connections { app, count });
-            }
+/// Sockets are counted where they are admitted, so what has changed is found by a look at each app. `told` is what was
+/// told of each.
+fn tell_connections(hub: &Hub, told: &mut HashMap<Arc<str>, u32>, digest: &mut Digest, pieces: &mut Pieces) {
+    for namespace in hub.namespaces() {
+        let count = u32::try_from(namespace.app.connections()).unwrap_or(u32::MAX);
+        let id = namespace.app.id();
+        let before = told.get(id).copied().unwrap_or(0);
+        if before != count {
+            let app: Arc<str> = id.into();
+            digest.connections(id, before, count);
+            told.insert(app.clone(), count);
+            pieces.push(&Entry::Connections { app, count });
         }
     }
 }
@@ -311,10 +322,17 @@ impl Node {
     }
 
     /// Tells the other nodes what has changed: see [`Announcer::flush`]. Alone, there is nobody to tell.
-    pub fn flush(&self, now: Instant, send: impl FnMut(Bytes)) -> Digest {
-        self.announcer
-            .as_ref()
-            .map_or_else(Digest::default, |announcer| announcer.flush(&self.hub, now, send))
+    pub fn flush(&self, now: Instant, send: impl FnMut(Bytes) -> u64) -> Announced {
+        let announcer = self.announcer.as_ref();
+        announcer.map_or_else(Announced::default, |announcer| {
+            announcer.flush(&self.hub, now, send)
+        })
+    }
+
+    /// What was announced last: see [`Announcer::announced`].
+    pub(super) fn announced(&self) -> Announced {
+        let announcer = self.announcer.as_ref();
+        announcer.map_or_else(Announced::default, Announcer::announced)
     }
 }
 

@@ -13,6 +13,7 @@ use rand::RngExt;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::announce::Announced;
 use super::peers::Work;
 use super::{Cluster, now};
 use crate::adapter::{Event, Events, LANE_HEART, Message, NodeId, Topic};
@@ -145,14 +146,14 @@ pub(super) async fn beat(node: Arc<Node>, mut events: Events) {
                     node.hear_beat(event);
                 }
             }
-            _ = beats.tick() => cluster.send_beat(false).await,
+            _ = beats.tick() => cluster.send_beat(node.announced(), false).await,
             () = cluster.heart.early.notified() => {
                 if cluster.heart.is_leaving.load(Ordering::Relaxed) {
-                    return cluster.send_beat(true).await;
+                    return cluster.send_beat(node.announced(), true).await;
                 }
                 let wait = luck.random_range(Duration::ZERO..ANSWER_MAX);
                 tokio::time::sleep(wait).await;
-                cluster.send_beat(false).await;
+                cluster.send_beat(node.announced(), false).await;
             }
         }
     }
@@ -170,7 +171,7 @@ impl Cluster {
         self.heart.early.notify_one();
     }
 
-    async fn send_beat(&self, is_leaving: bool) {
+    async fn send_beat(&self, announced: Announced, is_leaving: bool) {
         let heart = &self.heart;
         let has_all_heads = heart.owes_heads.swap(false, Ordering::Relaxed);
         let now = now();
@@ -179,7 +180,6 @@ impl Cluster {
             false => lane.ring().heads(now),
         });
         let mut heads: Vec<_> = heads.filter(|(topic, _)| *topic != Topic::Roster).collect();
-        let announced = *self.announced();
         let accepted = self.lane_of(Topic::Roster).ring().head(Topic::Roster);
         // A quiet roster too is compared.
         heads.extend((accepted > 0).then_some((Topic::Roster, accepted)));

@@ -38,7 +38,6 @@ use self::heart::Heart;
 pub use self::interest::Waiter;
 use self::interest::{Entered, Interests, Wish};
 use self::peers::Peers;
-use self::relay::Announced;
 pub(super) use self::relay::RelayedEvent;
 use super::{Node, now};
 use crate::adapter::config::AdapterConfig;
@@ -121,12 +120,12 @@ pub struct Cluster {
     /// Who asks for all that is here.
     asking: mpsc::Sender<NodeId>,
     runtime: Handle,
-    announced: Mutex<Announced>,
     /// Looked at now and then, since it is asked for with each trigger.
     is_behind: AtomicBool,
     /// Events of other nodes that the shards could not take.
     dropped_busy: AtomicU64,
-    malformed: AtomicU64,
+    /// Something was heard that makes no sense, and told in the log.
+    has_told_malformed: AtomicBool,
 }
 
 /// What a cluster's tasks will work.
@@ -212,10 +211,9 @@ impl Cluster {
             peers: Peers::default(),
             asking,
             runtime: Handle::current(),
-            announced: Mutex::default(),
             is_behind: AtomicBool::new(false),
             dropped_busy: AtomicU64::new(0),
-            malformed: AtomicU64::new(0),
+            has_told_malformed: AtomicBool::new(false),
             config,
         };
         let incoming = Incoming {
@@ -256,7 +254,7 @@ impl Cluster {
 
     /// Something was heard that makes no sense.
     fn malformed(&self) {
-        if self.malformed.fetch_add(1, Ordering::Relaxed) == 0 {
+        if !self.has_told_malformed.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "a message of another node was not understood; does every node run a version like this one's?"
             );

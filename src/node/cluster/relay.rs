@@ -1,8 +1,9 @@
-//! What goes to the other nodes: events, and the ends of users' connections. Called under the channel's lock where the
-//! channel is known here, so that its subscribers and all other nodes see one order of what this node sends.
+//! What goes to the other nodes: events and the ends of users' connections, called under the channel's lock where the
+//! channel is known here, so that its subscribers and all other nodes see one order of what this node sends; and
+//! announcements.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use super::{Cluster, Lane};
 use crate::adapter::Topic;
 use crate::hub::channel::{Channel, ChannelState};
+use crate::hub::inbox::until;
 use crate::hub::namespace::Namespace;
 use crate::node::Node;
 use crate::protocol::channel_name::ChannelName;
@@ -18,7 +20,6 @@ use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
 use crate::relay::Stamp;
 use crate::relay::envelope::{Author, Body, Envelope};
-use crate::roster::digest::Digest;
 
 /// Above this share of its bound, what the broker has not accepted holds publishers up. Percent.
 const MARK_PERCENT: usize = 50;
@@ -79,11 +80,6 @@ impl Cluster {
         self.lane_of(topic).append(topic, envelope, now);
     }
 
-    /// What was announced last. Locked while something is being announced.
-    pub(super) fn announced(&self) -> MutexGuard<'_, Announced> {
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether publishers need not wait. They do while the broker is there and takes less than they give; while it is
     /// away they would wait for nothing.
     pub(in crate::node) fn has_room(&self) -> bool {
@@ -94,16 +90,7 @@ impl Cluster {
 
     /// Waits until [`Cluster::has_room`].
     pub(in crate::node) async fn room(&self) {
-        while !self.has_room() {
-            let notified = self.room.notified();
-            tokio::pin!(notified);
-            // Registered before the look, so that a settled batch between the two is not missed.
-            notified.as_mut().enable();
-            if self.has_room() {
-                return;
-            }
-            notified.await;
-        }
+        until(&self.room, || self.has_room()).await;
     }
 
     /// Whether what is published now reaches other nodes later than it should, as of a moment ago.
@@ -117,44 +104,31 @@ impl Cluster {
     }
 }
 
-/// What the other nodes know when they have heard everything.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Announced {
-    /// The number of the last announcement.
-    pub(super) number: u64,
-    /// The digest of all of them.
-    pub(super) digest: Digest,
-}
-
 impl Node {
     /// Announces what has changed here. The answer is the number of the last announcement. Not to be called under a
     /// channel's lock.
     pub(in crate::node) fn announce_now(&self) -> u64 {
-        let (Some(announcer), Some(cluster)) = (&self.announcer, &self.cluster) else {
-            return 0;
-        };
+        let Some(cluster) = &self.cluster else { return 0 };
         let now = super::now();
-        let lane = cluster.lane_of(Topic::Roster);
-        let mut announced = cluster.announced();
-        let Announced { number, digest } = &mut *announced;
-        *digest = announcer.flush(&self.hub, now, |piece| {
+        let send = |piece| {
             let envelope: Envelope<&str> = Envelope {
-                stamp: announcer.origin().stamp,
+                stamp: self.origin().stamp,
                 body: Body::Roster(piece),
             };
-            *number = lane.append(Topic::Roster, envelope.encode(), now);
-        });
-        *number
+            cluster
+                .lane_of(Topic::Roster)
+                .append(Topic::Roster, envelope.encode(), now)
+        };
+        self.flush(now, send).number
     }
 
     /// The number of an announcement in which, or before which, all is that had changed of a channel when this was called.
     pub(in crate::node) fn announced_by_now(&self, namespace: &Namespace, channel: &Arc<Channel>) -> u64 {
-        let Some(cluster) = &self.cluster else { return 0 };
         let is_marked = |_: &_, state: &mut ChannelState| state.is_membership_unannounced();
         match self.hub.step(namespace, channel, is_marked) {
             Some(true) => self.announce_now(),
             // Whoever is announcing it just now is waited for.
-            _ => cluster.announced().number,
+            _ => self.announced().number,
         }
     }
 }

@@ -191,10 +191,12 @@ impl Machine {
     fn flush(&mut self, now: Instant) -> Vec<(u64, Bytes)> {
         let mut pieces = Vec::new();
         let announced = &mut self.announced;
-        self.told = self.node.flush(now, |piece| {
+        let told = self.node.flush(now, |piece| {
             *announced += 1;
             pieces.push((*announced, piece));
+            *announced
         });
+        self.told = told.digest;
         pieces
     }
 

@@ -97,6 +97,7 @@ impl Node {
         let snapshot = self.cluster.as_ref()?.snapshot();
         Some(ClusterSnapshot {
             roster_channels: self.shares.load(Ordering::Relaxed) as u64,
+            announced: self.announced().number,
             ..snapshot
         })
     }
@@ -124,7 +125,6 @@ impl Cluster {
             topics: self.interests.wanted() as u64,
             dropped_busy: self.dropped_busy.load(Ordering::Relaxed),
             refused: self.sink.refused(),
-            announced: self.announced().number,
             snapshots: self.peers.asked(),
             roster_age_s: self.peers.age().as_secs_f64(),
             ..ClusterSnapshot::default()

@@ -232,7 +232,8 @@ fn of_two_last_events_the_later_one_is_kept_wherever_it_was_published() {
     let told = |machine: &Machine| {
         let mut entries = Vec::new();
         machine.node.flush(Instant::now(), |piece| {
-            entries.extend(delta::read(piece).expect("well-formed"))
+            entries.extend(delta::read(piece).expect("well-formed"));
+            0
         });
         entries
     };
@@ -288,7 +289,10 @@ fn a_burst_is_told_together_and_alone_a_node_tells_nothing() {
     let mut machine = Machine::new(0);
     (0..1_000).for_each(|user| machine.join("presence-a", user as u8, 0));
     let mut pieces = Vec::new();
-    machine.node.flush(Instant::now(), |piece| pieces.push(piece));
+    machine.node.flush(Instant::now(), |piece| {
+        pieces.push(piece);
+        0
+    });
     assert_eq!(pieces.len(), 1);
     let entries = delta::read(pieces.remove(0)).expect("well-formed");
     assert!(
@@ -301,7 +305,10 @@ fn a_burst_is_told_together_and_alone_a_node_tells_nothing() {
     machine.leave(0);
     let slots: Vec<_> = machine.sockets.keys().copied().collect();
     slots.iter().for_each(|_| machine.leave(0));
-    machine.node.flush(Instant::now(), |piece| pieces.push(piece));
+    machine.node.flush(Instant::now(), |piece| {
+        pieces.push(piece);
+        0
+    });
     let entries = delta::read(pieces.remove(0)).expect("well-formed");
     assert!(
         matches!(&entries[..], [delta::Entry::Channel { count: 0, .. }]),
