@@ -118,20 +118,6 @@ pub enum CacheAnswer {
     Miss,
 }
 
-/// Waits until something holds; `told` tells all who wait when it may have come to hold.
-pub async fn until(told: &Notify, holds: impl Fn() -> bool) {
-    while !holds() {
-        let notified = told.notified();
-        tokio::pin!(notified);
-        // Registered before the look, so that what is told between the two is not missed.
-        notified.as_mut().enable();
-        if holds() {
-            return;
-        }
-        notified.await;
-    }
-}
-
 /// The queue in front of one shard.
 #[derive(Debug)]
 pub struct Inbox {
@@ -204,7 +190,16 @@ impl Inbox {
 
     /// Waits until [`Inbox::has_room`].
     pub async fn room(&self) {
-        until(&self.room, || self.has_room()).await;
+        loop {
+            let notified = self.room.notified();
+            tokio::pin!(notified);
+            // Registered before the look, so that a release between the two is not missed.
+            notified.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Bytes of publications in hand.

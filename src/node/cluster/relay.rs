@@ -11,7 +11,6 @@ use bytes::Bytes;
 use super::{Cluster, Lane};
 use crate::adapter::Topic;
 use crate::hub::channel::{Channel, ChannelState};
-use crate::hub::inbox::until;
 use crate::hub::namespace::Namespace;
 use crate::node::Node;
 use crate::protocol::channel_name::ChannelName;
@@ -90,7 +89,16 @@ impl Cluster {
 
     /// Waits until [`Cluster::has_room`].
     pub(in crate::node) async fn room(&self) {
-        until(&self.room, || self.has_room()).await;
+        while !self.has_room() {
+            let notified = self.room.notified();
+            tokio::pin!(notified);
+            // Registered before the look, so that a settled batch between the two is not missed.
+            notified.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Whether what is published now reaches other nodes later than it should, as of a moment ago.
