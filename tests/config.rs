@@ -186,6 +186,7 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
         ("server.path_prefix", _) => of_text("/7"),
         ("metrics.prefix", _) => of_text("_7"),
         ("server.host" | "admin.host", _) => of_text("::1"),
+        ("apps[0].channels[0].pattern", _) => of_text("private-7"),
         ("redis.url", _) => of_text("rediss://[::1]:7"),
         ("store.url", _) => of_text("sqlite:///7"),
         // Looks like a number, and must stay text.
@@ -195,7 +196,9 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
             (other.to_string(), json!(other))
         }
         (_, Some("integer")) => {
-            let next = schema["default"].as_u64().map(|default| default + 1);
+            // What may be absent has no default.
+            let default = schema["default"].as_u64().or(schema["minimum"].as_u64());
+            let next = default.map(|default| default + 1);
             let other = schema["enum"][1]
                 .as_u64()
                 .or(next)
@@ -215,8 +218,13 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
 
 /// What else is set where a setting means nothing by itself: the first entry of a list that is empty in the example, or
 /// what switches a section on.
-const BESIDE: [(&str, &str, &str); 2] = [
+const BESIDE: [(&str, &str, &str); 3] = [
     ("apps[0].keys", "apps[0].keys", r#"[{"key": "k", "secret": "s"}]"#),
+    (
+        "apps[0].channels",
+        "apps[0].channels",
+        r#"[{"pattern": "p*", "client_events": true}]"#,
+    ),
     ("store", "store.url", "sqlite:///tmp/apps.db"),
 ];
 
@@ -235,8 +243,13 @@ fn every_setting_can_be_overridden_by_the_environment() {
         if ["secret", "secret_file", "password"].iter().any(is_secret) {
             continue;
         }
-        // Refused but for its default, for want of TLS; or read as soon as it is set.
-        if ["apps[0].tls_only", "store.password_file"].contains(&path.as_str()) {
+        // Refused but for its default, for want of TLS or of an endpoint; or read as soon as it is set.
+        let refused = [
+            "apps[0].tls_only",
+            "apps[0].channels[0].webhooks[0]",
+            "store.password_file",
+        ];
+        if refused.contains(&path.as_str()) {
             continue;
         }
         let (text, value) = another_value(&path, &schema);

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::info::Wanted;
-use crate::app::Limits;
+use crate::app::{Limits, Settings};
 use crate::node::Publication;
 use crate::protocol::{ChannelName, SocketId, json};
 
@@ -55,12 +55,18 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawVa
 
 impl EventBody<'_> {
     /// The event, if it keeps every rule.
-    pub(super) fn checked(&self, limits: &Limits) -> Result<Event, ApiError> {
+    pub(super) fn checked(&self, settings: &Settings) -> Result<Event, ApiError> {
+        let event = self.checked_name(&settings.limits)?;
+        let channels = self.checked_channels(&settings.limits)?;
+        let except = self.checked_socket_id()?;
+        // The smallest of all channels' limits.
+        let bound = |name| (settings.policy(name).event_data_bytes_max, name);
+        let bounds = channels.iter().map(bound).min_by_key(|(max, _)| *max);
         let publication = Publication {
-            event: self.checked_name(limits)?,
-            channels: self.checked_channels(limits)?,
-            except: self.checked_socket_id()?,
-            data: self.checked_data(limits)?,
+            data: self.checked_data(bounds)?,
+            event,
+            channels,
+            except,
         };
         let info = self.info.as_ref().filter(|info| !info.0.is_empty());
         Ok(Event {
@@ -140,7 +146,8 @@ impl EventBody<'_> {
     }
 
     /// The data as the string that subscribers get: itself if it is one, else its compact JSON.
-    fn checked_data(&self, limits: &Limits) -> Result<String, ApiError> {
+    /// `bound` is how large it may be, and the channel that says so.
+    fn checked_data(&self, bound: Option<(usize, &ChannelName)>) -> Result<String, ApiError> {
         let Some(data) = self.data else {
             return Err(ApiError::bad("`data` is missing: a string, which may be empty."));
         };
@@ -150,15 +157,14 @@ impl EventBody<'_> {
             Some(plain) if !plain.contains('\\') => plain.to_owned(),
             Some(_) => serde_json::from_str(raw).map_err(|e| ApiError::bad(format!("`data`: {e}.")))?,
         };
-        let max = limits.event_data_bytes_max;
-        if text.len() > max {
-            return Err(ApiError::TooLarge(format!(
-                "`data` has {} bytes; the limit is {max}. Send a reference instead of the thing itself, or raise \
-                 the app's `event_data_bytes_max`.",
+        match bound {
+            Some((max, channel)) if text.len() > max => Err(ApiError::TooLarge(format!(
+                "`data` has {} bytes; the limit is {max} for {channel}. Send a reference instead of the thing itself, \
+                 or raise the app's `event_data_bytes_max`.",
                 text.len()
-            )));
+            ))),
+            _ => Ok(text),
         }
-        Ok(text)
     }
 }
 
@@ -173,19 +179,17 @@ pub(super) fn channel_name(name: &str, limits: &Limits) -> Result<ChannelName, A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{AppConfig, Settings};
+    use crate::app::AppConfig;
     use serde_json::{Value, json as value};
 
-    fn limits() -> Limits {
-        Settings::new(AppConfig::demo())
-            .expect("the demo app is valid")
-            .limits
+    fn settings() -> Settings {
+        Settings::new(AppConfig::demo()).expect("the demo app is valid")
     }
 
     /// Checks an event as the body of a call would give it.
     fn check(body: &str) -> Result<Event, ApiError> {
         let body: EventBody<'_> = serde_json::from_str(body).expect("the fields have the right types");
-        body.checked(&limits())
+        body.checked(&settings())
     }
 
     /// A valid event with some fields changed; one that becomes `null` counts as not given.
@@ -318,7 +322,7 @@ mod tests {
             (
                 value!({"data": "x".repeat(10_241)}),
                 413,
-                "`data` has 10241 bytes; the limit is 10240",
+                "`data` has 10241 bytes; the limit is 10240 for a.",
             ),
         ] {
             let refusal = check_with(&changes).expect_err("it breaks a rule");
@@ -355,5 +359,35 @@ mod tests {
             .map(ChannelName::as_str)
             .collect();
         assert_eq!(names, ["b", "a"]);
+    }
+
+    #[test]
+    fn an_event_for_several_channels_keeps_to_the_smallest_limit() {
+        let channels = value!([
+            {"pattern": "small-*", "event_data_bytes_max": 5},
+            {"pattern": "large-*", "event_data_bytes_max": 20_000},
+        ]);
+        let settings = Settings::new(AppConfig {
+            channels: serde_json::from_value(channels).expect("rules"),
+            ..AppConfig::demo()
+        })
+        .expect("rules in order");
+        for (channels, bytes, passes) in [
+            (value!(["large-1"]), 20_000, true),
+            (value!(["large-1"]), 20_001, false),
+            (value!(["large-1", "a"]), 10_241, false),
+            (value!(["large-1", "a"]), 10_240, true),
+            (value!(["large-1", "small-1", "a"]), 6, false),
+            (value!(["large-1", "small-1", "a"]), 5, true),
+        ] {
+            let body = value!({"name": "e", "channels": channels, "data": "x".repeat(bytes)}).to_string();
+            let body: EventBody<'_> = serde_json::from_str(&body).expect("the fields have the right types");
+            let checked = body.checked(&settings);
+            assert_eq!(checked.is_ok(), passes, "{channels} {bytes}");
+            if channels.as_array().map(Vec::len) == Some(3) && !passes {
+                let refusal = checked.expect_err("it is too large");
+                assert!(refusal.text().contains("is 5 for small-1"), "{}", refusal.text());
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::error::ApiError;
 use super::event::{Event, EventBody, Str};
 use super::info::{ChannelMap, Counts};
-use crate::app::Limits;
+use crate::app::Settings;
 use crate::node::ChannelDetail;
 use crate::protocol::ChannelName;
 
@@ -30,10 +30,10 @@ pub(super) enum Form {
 
 impl Form {
     /// Reads the body of this call.
-    pub(super) fn parse(self, body: &[u8], limits: &Limits) -> Result<Trigger, ApiError> {
+    pub(super) fn parse(self, body: &[u8], settings: &Settings) -> Result<Trigger, ApiError> {
         match self {
-            Form::Event => parse_event(body, limits),
-            Form::Batch => parse_batch(body, limits),
+            Form::Event => parse_event(body, settings),
+            Form::Batch => parse_batch(body, settings),
         }
     }
 }
@@ -46,18 +46,18 @@ struct BatchBody<'a> {
     idempotency_key: Option<Str<'a>>,
 }
 
-fn parse_event(body: &[u8], limits: &Limits) -> Result<Trigger, ApiError> {
+fn parse_event(body: &[u8], settings: &Settings) -> Result<Trigger, ApiError> {
     let event: EventBody<'_> = parse(body)?;
     let idempotency_key = event.idempotency_key.as_ref().map(|key| key.0.to_string());
     Ok(Trigger {
-        events: vec![event.checked(limits)?],
+        events: vec![event.checked(settings)?],
         idempotency_key,
         form: Form::Event,
     })
 }
 
 /// One bad event refuses all.
-fn parse_batch(body: &[u8], limits: &Limits) -> Result<Trigger, ApiError> {
+fn parse_batch(body: &[u8], settings: &Settings) -> Result<Trigger, ApiError> {
     let body: BatchBody<'_> = parse(body)?;
     let Some(batch) = body.batch else {
         return Err(ApiError::bad("`batch` is missing: an array of events."));
@@ -65,17 +65,17 @@ fn parse_batch(body: &[u8], limits: &Limits) -> Result<Trigger, ApiError> {
     if batch.is_empty() {
         return Err(ApiError::bad("`batch` is empty: send at least one event."));
     }
-    if batch.len() > limits.batch_items_max {
+    let max = settings.limits.batch_items_max;
+    if batch.len() > max {
         return Err(ApiError::bad(format!(
-            "`batch` has {} events; the limit is {}. Send them in several calls, or raise the app's \
+            "`batch` has {} events; the limit is {max}. Send them in several calls, or raise the app's \
              `batch_items_max`.",
-            batch.len(),
-            limits.batch_items_max
+            batch.len()
         )));
     }
     let checked = |(n, event): (usize, &EventBody<'_>)| {
         event
-            .checked(limits)
+            .checked(settings)
             .map_err(|refusal| refusal.at(&format!("batch[{n}]")))
     };
     Ok(Trigger {
@@ -152,14 +152,12 @@ fn answer(event: &Event, is_batch: bool, detail: impl Fn(&ChannelName) -> Channe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{AppConfig, Settings};
+    use crate::app::AppConfig;
 
-    type Parse = fn(&[u8], &Limits) -> Result<Trigger, ApiError>;
+    type Parse = fn(&[u8], &Settings) -> Result<Trigger, ApiError>;
 
-    fn limits() -> Limits {
-        Settings::new(AppConfig::demo())
-            .expect("the demo app is valid")
-            .limits
+    fn settings() -> Settings {
+        Settings::new(AppConfig::demo()).expect("the demo app is valid")
     }
 
     /// Every channel has three subscribers and, if it is a presence channel, two users.
@@ -178,7 +176,7 @@ mod tests {
             {"name":"e2","data":"2","channels":["b","c"]},
             {"name":"e3","data":"3","channel":"private-encrypted-d"}
         ],"more":[1]}"#;
-        let trigger = parse_batch(body, &limits()).expect("a valid batch");
+        let trigger = parse_batch(body, &settings()).expect("a valid batch");
         let shown = trigger.events.iter().map(|Event { publication: p, .. }| {
             let channels: Vec<_> = p.channels.iter().map(ChannelName::as_str).collect();
             format!("{} {} {}", p.event, p.data, channels.join(","))
@@ -194,7 +192,7 @@ mod tests {
         let event = r#"{"name":"e","data":"","channel":"a"}"#;
         let big = format!(r#"{{"name":"e","channel":"a","data":"{}"}}"#, "x".repeat(10_241));
         let batch = |events: &[&str]| format!(r#"{{"batch":[{}]}}"#, events.join(","));
-        assert!(parse_batch(batch(&[event; 10]).as_bytes(), &limits()).is_ok());
+        assert!(parse_batch(batch(&[event; 10]).as_bytes(), &settings()).is_ok());
         for (body, status, part) in [
             (batch(&[event; 11]), 400, "`batch` has 11 events; the limit is 10"),
             (batch(&[]), 400, "`batch` is empty"),
@@ -216,7 +214,7 @@ mod tests {
                 "`batch[2]`: `data` has 10241 bytes",
             ),
         ] {
-            let refusal = parse_batch(body.as_bytes(), &limits()).expect_err("an event is bad");
+            let refusal = parse_batch(body.as_bytes(), &settings()).expect_err("an event is bad");
             assert_eq!(refusal.status(), status, "{body}");
             assert!(refusal.text().contains(part), "{}", refusal.text());
         }
@@ -247,7 +245,7 @@ mod tests {
             ),
             (br#"{"name":"\ud800"}"#, "malformed: "),
         ] {
-            let refusal = parse_event(body, &limits()).expect_err("it cannot be read");
+            let refusal = parse_event(body, &settings()).expect_err("it cannot be read");
             assert_eq!(refusal.status(), 400);
             assert!(refusal.text().contains(part), "{}", refusal.text());
         }
@@ -303,7 +301,7 @@ mod tests {
                 r#"{"batch":[{}]}"#,
             ),
         ] {
-            let trigger = parse(body.as_bytes(), &limits()).expect("a valid call");
+            let trigger = parse(body.as_bytes(), &settings()).expect("a valid call");
             assert_eq!(trigger.answer(detail), answer, "{body}");
         }
     }
@@ -313,7 +311,7 @@ mod tests {
         let event = r#"{"name":"e","data":"","channel":"a","idempotency_key":"k"}"#;
         let batch = r#"{"batch":[{"name":"e","data":"","channel":"a"}],"idempotency_key":"k"}"#;
         for (parse, body) in [(parse_event as Parse, event), (parse_batch, batch)] {
-            let trigger = parse(body.as_bytes(), &limits()).expect("a valid call");
+            let trigger = parse(body.as_bytes(), &settings()).expect("a valid call");
             assert_eq!(trigger.idempotency_key.as_deref(), Some("k"));
         }
     }

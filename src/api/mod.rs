@@ -193,10 +193,9 @@ impl Api {
     ) -> Result<Bytes, ApiError> {
         let trigger = if body.len() > PARSE_HERE_BYTES_MAX {
             let app = Arc::clone(app);
-            self.aside(move || form.parse(&body, &app.settings().limits))
-                .await??
+            self.aside(move || form.parse(&body, &app.settings())).await??
         } else {
-            form.parse(&body, &app.settings().limits)?
+            form.parse(&body, &app.settings())?
         };
         let turn = match idempotency_key(headers, &trigger)? {
             None => None,
@@ -350,9 +349,7 @@ mod tests {
 
     #[test]
     fn the_header_names_the_call_before_the_body_does() {
-        let limits = crate::app::Settings::new(AppConfig::demo())
-            .expect("the demo app is valid")
-            .limits;
+        let settings = crate::app::Settings::new(AppConfig::demo()).expect("the demo app is valid");
         for (header, in_body, key) in [
             (None, None, Ok(None)),
             (None, Some("b"), Ok(Some("b"))),
@@ -366,7 +363,7 @@ mod tests {
                 serde_json::json!({"name": "e", "data": "", "channel": "a", "idempotency_key": in_body});
             let body = body.to_string();
             let trigger = Form::Event
-                .parse(body.as_bytes(), &limits)
+                .parse(body.as_bytes(), &settings)
                 .expect("a valid event");
             let mut headers = HeaderMap::new();
             if let Some(header) = header {

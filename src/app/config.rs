@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::KeyConfig;
 use super::origin::OriginPattern;
+use super::policy::{self, ChannelRule};
 use crate::secret::{REDACTED, Secret};
 
 /// One app: a tenant with its own key, secret, channels and limits.
@@ -115,6 +116,9 @@ pub struct AppConfig {
     /// Time a user may be away before the users who watch them hear of it.
     #[schemars(range(max = 60_000))]
     pub watch_grace_ms: u32,
+    /// What differs for channels by their names: the first rule whose pattern fits a channel counts, alone, and what it
+    /// does not say is as the app has it. `fanwire check-config --channel NAME` tells which one that is.
+    pub channels: Vec<ChannelRule>,
 }
 
 /// How a client that has been silent is asked for a sign of life.
@@ -166,6 +170,7 @@ impl Default for AppConfig {
             cache_bytes_max: 64 * 1024 * 1024,
             outbox_bytes_max: 1024 * 1024,
             watch_grace_ms: 3000,
+            channels: Vec::new(),
         }
     }
 }
@@ -293,7 +298,13 @@ impl AppConfig {
                 ),
             );
         }
+        faults.extend(policy::faults(self, &self.endpoint_names()));
         faults
+    }
+
+    /// The names of the app's webhook endpoints.
+    pub fn endpoint_names(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

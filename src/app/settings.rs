@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use super::config::{AppConfig, Fault};
 use super::keys::{Key, Keys};
 use super::origin::OriginPattern;
-use crate::limit::Rate;
+use super::policy::{Policies, Policy};
+use crate::protocol::ChannelName;
 
 /// The settings of one app, whole and in order.
 #[derive(Debug)]
@@ -16,33 +17,31 @@ pub struct Settings {
     pub config: AppConfig,
     /// Every limit in the unit it is used in.
     pub limits: Limits,
+    policies: Policies,
     keys: Keys,
     origins: Vec<OriginPattern>,
 }
 
-/// The limits of an app in the units they are used in. Where the settings say 0 for "no limit", this says
+/// The limits of an app in the units they are used in, but for those that a rule for some channels may change: see
+/// [`Settings::policy`]. Where the settings say 0 for "no limit", this says
 /// `usize::MAX`, so a plain comparison is right everywhere. The fields are described at [`AppConfig`].
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the same names, described once, at AppConfig")]
 pub struct Limits {
     pub connections_max: usize,
-    pub client_events: Rate,
     pub auth_timeout: Duration,
     pub activity_timeout: Duration,
     pub pong_wait: Duration,
     pub channel_name_length_max: usize,
     pub event_name_length_max: usize,
-    pub event_data_bytes_max: usize,
     pub message_bytes_max: usize,
     pub channels_per_publish_max: usize,
     pub batch_items_max: usize,
-    pub presence_members_max: usize,
     pub presence_user_info_bytes_max: usize,
     pub presence_user_id_length_max: usize,
     pub user_id_length_max: usize,
     pub watchlist_length_max: usize,
     pub channels_per_connection_max: usize,
-    pub cache_ttl: Duration,
     pub cache_bytes_max: usize,
     pub outbox_bytes_max: usize,
     pub watch_grace: Duration,
@@ -54,23 +53,19 @@ impl Limits {
         let unlimited_if_zero = |max: usize| if max == 0 { usize::MAX } else { max };
         Limits {
             connections_max: unlimited_if_zero(config.connections_max),
-            client_events: Rate::per_second(config.client_events_per_s, config.client_events_per_s),
             auth_timeout: seconds(config.auth_timeout_s),
             activity_timeout: seconds(config.activity_timeout_s),
             pong_wait: seconds(config.pong_wait_s),
             channel_name_length_max: config.channel_name_length_max,
             event_name_length_max: config.event_name_length_max,
-            event_data_bytes_max: config.event_data_bytes_max,
             message_bytes_max: config.message_bytes_max,
             channels_per_publish_max: config.channels_per_publish_max,
             batch_items_max: config.batch_items_max,
-            presence_members_max: config.presence_members_max,
             presence_user_info_bytes_max: config.presence_user_info_bytes_max,
             presence_user_id_length_max: config.presence_user_id_length_max,
             user_id_length_max: config.user_id_length_max,
             watchlist_length_max: config.watchlist_length_max,
             channels_per_connection_max: unlimited_if_zero(config.channels_per_connection_max),
-            cache_ttl: seconds(config.cache_ttl_s),
             cache_bytes_max: config.cache_bytes_max,
             outbox_bytes_max: config.outbox_bytes_max,
             watch_grace: Duration::from_millis(config.watch_grace_ms.into()),
@@ -92,10 +87,21 @@ impl Settings {
             .collect();
         Ok(Settings {
             limits: Limits::of(&config),
+            policies: Policies::of(&config),
             keys: Keys::of(&config),
             origins,
             config,
         })
+    }
+
+    /// What holds for a channel. The first rule that fits its name is looked for; where there are none that is no work.
+    pub fn policy(&self, channel: &ChannelName) -> &Policy {
+        self.policies.of_channel(channel)
+    }
+
+    /// What holds where no rule does.
+    pub fn policy_of_app(&self) -> &Policy {
+        self.policies.of_app()
     }
 
     /// The key with this name, if it may be used at this moment. The clock is asked only where a key has a beginning

@@ -96,7 +96,7 @@ fn unreachable_limits(config: &Config) -> Found {
     let server = &config.server;
     let mut found = Vec::new();
     for (index, app) in config.apps.iter().enumerate() {
-        let mut compare = |key, bytes, bound, bound_bytes| {
+        let mut compare = |key: &str, bytes, bound, bound_bytes| {
             if bytes > bound_bytes {
                 let text = format!("can never be reached, since `{bound}` is {bound_bytes}");
                 found.push((KeyPath::new("apps").index(index).key(key), text));
@@ -115,6 +115,12 @@ fn unreachable_limits(config: &Config) -> Found {
             outboxes,
             server.outbox_total_bytes_max,
         );
+        for (place, rule) in app.channels.iter().enumerate() {
+            if let Some(bytes) = rule.event_data_bytes_max {
+                let key = format!("channels[{place}].event_data_bytes_max");
+                compare(&key, bytes, body, server.body_bytes_max);
+            }
+        }
     }
     found
 }
@@ -268,6 +274,12 @@ mod tests {
             (
                 json!({"apps": [app(json!({"outbox_bytes_max": 1_000_000_000}))]}),
                 "apps[0].outbox_bytes_max",
+            ),
+            (
+                json!({"server": {"body_bytes_max": 20_000}, "apps": [
+                    app(json!({"channels": [{"pattern": "a", "event_data_bytes_max": 30_000}]})),
+                ]}),
+                "apps[0].channels[0].event_data_bytes_max",
             ),
             (
                 json!({"apps": [app(json!({})), app(json!({"id": "2", "key": "l", "tls_only": true}))]}),

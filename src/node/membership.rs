@@ -61,13 +61,13 @@ impl Node {
         member: Option<&Member>,
     ) -> Result<Arc<Channel>, Refused> {
         let now = now();
+        let members_max = namespace.app.settings().policy(name).presence_members_max;
         let mut delivery = self.inboxes().deliver();
         let joined = self
             .hub
             .enter(namespace, &Topic::Channel(name.clone()), |channel, state| {
                 let mut join = joiner.join(channel, false);
                 if let Some(member) = member {
-                    let members_max = namespace.app.settings().limits.presence_members_max;
                     let joined = state.presence().join(member, self.origin(), members_max);
                     match joined {
                         Joined::Full => return Err(Refused::PresenceFull),
@@ -155,10 +155,10 @@ impl Node {
         state: &mut ChannelState,
         now: Instant,
     ) {
-        if !namespace.app.settings().config.subscription_count_events
-            || !is_counted(channel)
-            || state.here() == 0
-        {
+        let Some(name) = channel.name().filter(|name| is_counted(name)) else {
+            return;
+        };
+        if state.here() == 0 || !namespace.app.settings().policy(name).subscription_count_events {
             return;
         }
         let count = state.subscription_count();
@@ -184,11 +184,9 @@ impl Node {
     }
 }
 
-/// Presence channels have members instead of counts; what clients cannot name has neither.
-fn is_counted(channel: &Channel) -> bool {
-    channel
-        .name()
-        .is_some_and(|name| !name.kind().is_presence() && !name.kind().is_user())
+/// Presence channels have members instead of counts; those of single users have neither.
+fn is_counted(name: &ChannelName) -> bool {
+    !name.kind().is_presence() && !name.kind().is_user()
 }
 
 fn tell_count(delivery: &mut Delivery<'_>, channel: &Arc<Channel>, state: &ChannelState, now: Instant) {

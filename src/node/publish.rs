@@ -120,12 +120,14 @@ impl Node {
             let frame = event.frame(name);
             let topic = Topic::Channel(name.clone());
             let origin = || self.origin();
+            // Asked before the channel's lock is taken: a look through the rules, if the app has any.
+            let is_cache = name.kind().is_cache();
+            let expires = is_cache.then(|| now + namespace.app.settings().policy(name).cache_ttl);
             let relay = |origin: Origin| self.relay(namespace, name, &frame, publication.except, origin, now);
             let push = |channel: &Arc<Channel>, state: &mut ChannelState| {
                 push_to_audience(delivery, channel, state, &frame, publication.except, now);
                 let origin = origin();
-                if name.kind().is_cache() {
-                    let expires = now + namespace.app.settings().limits.cache_ttl;
+                if let Some(expires) = expires {
                     let event = CachedEvent::new(frame.clone(), expires, origin);
                     self.hub.store_cached(namespace, channel, state, event);
                     self.announce_cached(namespace, channel, state);
@@ -133,7 +135,7 @@ impl Node {
                 // In the same step, so that all nodes see one order.
                 relay(origin);
             };
-            if name.kind().is_cache() {
+            if is_cache {
                 cached = true;
                 self.hub.enter(namespace, &topic, push);
             } else if self.hub.visit(namespace, &topic, push).is_none() {

@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::code::RefusalKind;
 
 /// What stands before the user id in the name of a user's own channel.
-const USER_PREFIX: &str = "#server-to-user-";
+pub(crate) const USER_PREFIX: &str = "#server-to-user-";
 
 /// The legal name of a channel, with its kind. Cheap to clone; equal, ordered and hashed by its text.
 #[derive(Clone)]
@@ -130,9 +130,21 @@ impl ChannelKind {
         (USER_PREFIX, Self::USER),
     ];
 
-    fn of(name: &str) -> ChannelKind {
+    /// What the prefix of this name says, legal or not.
+    pub(crate) fn of(name: &str) -> ChannelKind {
         let found = Self::PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));
         ChannelKind(found.map_or(0, |&(_, flags)| flags))
+    }
+
+    /// The kinds that names may be of that begin with this text.
+    pub(crate) fn of_beginning(beginning: &str) -> Vec<ChannelKind> {
+        let mut kinds = vec![ChannelKind::of(beginning)];
+        for (prefix, flags) in Self::PREFIXES {
+            if prefix.starts_with(beginning) && !kinds.contains(&ChannelKind(flags)) {
+                kinds.push(ChannelKind(flags));
+            }
+        }
+        kinds
     }
 
     /// A subscription needs a signature. Not so a user's channel: that one needs the socket to be signed in.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use smallvec::{SmallVec, smallvec};
 
 use super::subscriptions::Subscriptions;
-use crate::app::{App, Settings};
+use crate::app::{App, Policy};
 use crate::hub::channel::Topic;
 use crate::hub::namespace::Namespace;
 use crate::limit::{Bucket, Rate};
@@ -83,9 +83,35 @@ pub(super) struct Session {
     pub(super) is_authorized: bool,
     /// Who is signed in; the watchlist has been used up.
     pub(super) user: Option<Box<SignedInUser>>,
-    client_events: Bucket,
+    client_events: ClientEventBuckets,
     membership: Bucket,
     news: Bucket,
+}
+
+/// What is left of a socket's client events: one bucket for the app, and one for each rule that has a rate of its own,
+/// once it was used. When the rules change, a bucket may become that of another one: for as long as it takes to fill.
+#[derive(Debug, Default)]
+struct ClientEventBuckets {
+    of_app: Bucket,
+    of_rules: Box<[Bucket]>,
+}
+
+impl ClientEventBuckets {
+    /// Charges one event to a channel with this policy. An error says how long to wait.
+    fn take(&mut self, policy: &Policy, now_ns: u64) -> Result<(), std::time::Duration> {
+        let bucket = match policy.client_events_bucket {
+            0 => &mut self.of_app,
+            bucket => {
+                if self.of_rules.len() < bucket {
+                    let mut grown = std::mem::take(&mut self.of_rules).into_vec();
+                    grown.resize(bucket, Bucket::default());
+                    self.of_rules = grown.into_boxed_slice();
+                }
+                &mut self.of_rules[bucket - 1]
+            }
+        };
+        bucket.take(policy.client_events_rate, now_ns)
+    }
 }
 
 /// A refused subscription: for the channel's handlers in short, for the log of the page in full.
@@ -130,7 +156,7 @@ impl Session {
             strict,
             is_authorized: false,
             user: None,
-            client_events: Bucket::default(),
+            client_events: ClientEventBuckets::default(),
             membership: Bucket::default(),
             news: Bucket::default(),
         }
@@ -354,24 +380,35 @@ impl Session {
     ) -> Result<Reaction, (Option<u16>, String)> {
         let refused = |text: String| Err((Some(CLIENT_EVENT_REFUSED), text));
         let settings = self.app().settings();
-        let Settings { config, limits, .. } = &**settings;
-        if !config.client_events {
-            return refused("Client event rejected: client events are not enabled for this app".to_owned());
+        let name = ChannelName::parse(channel, usize::MAX);
+        // What is no name falls to no rule, and is refused below.
+        let policy = match &name {
+            Ok(name) => settings.policy(name),
+            Err(_) => settings.policy_of_app(),
+        };
+        if !policy.client_events {
+            let whom = if settings.config.channels.is_empty() {
+                "app"
+            } else {
+                "channel"
+            };
+            return refused(format!(
+                "Client event rejected: client events are not enabled for this {whom}"
+            ));
         }
-        let length_max = limits.event_name_length_max;
+        let length_max = settings.limits.event_name_length_max;
         if event.chars().count() > length_max {
             return refused(format!(
                 "Client event rejected: its name is over {length_max} characters"
             ));
         }
-        let bytes_max = limits.event_data_bytes_max;
+        let bytes_max = policy.event_data_bytes_max;
         if data.len() > bytes_max {
             return refused(format!(
                 "Client event rejected: its data is over {bytes_max} bytes"
             ));
         }
-        let name = ChannelName::parse(channel, usize::MAX)
-            .map_err(|error| (None, format!("Client event rejected: {error}")))?;
+        let name = name.map_err(|error| (None, format!("Client event rejected: {error}")))?;
         if !name.kind().needs_auth() {
             let text = "Client event rejected: only private and presence channels take client events";
             return Err((None, text.to_owned()));
@@ -387,8 +424,8 @@ impl Session {
                 format!("Client event rejected: not subscribed to {channel}"),
             ));
         };
-        let per_s = config.client_events_per_s;
-        if self.client_events.take(limits.client_events, now_ns).is_err() {
+        if self.client_events.take(policy, now_ns).is_err() {
+            let per_s = policy.client_events_per_s;
             let text = format!("Client event rejected: over {per_s} messages per second");
             return Ok(Reaction::OverLimit(server::error(
                 Some(CLIENT_EVENT_REFUSED),

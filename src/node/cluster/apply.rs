@@ -253,7 +253,7 @@ impl Hearing<'_> {
         origin: Origin,
         left: Duration,
     ) {
-        let left = left.min(namespace.app.settings().limits.cache_ttl);
+        let left = left.min(namespace.app.settings().policy(name).cache_ttl);
         // A copy: what it came in may be much larger, and would be kept with it.
         let Some(frame) = Frame::from_bytes(Bytes::copy_from_slice(frame)).filter(|_| !left.is_zero()) else {
             return;

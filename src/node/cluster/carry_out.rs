@@ -31,8 +31,9 @@ impl Node {
         };
         let namespace = self.namespace(&app);
         let is_cache = name.kind().is_cache();
-        let topic = Topic::Channel(name);
         let now = super::now();
+        let cache_ttl = is_cache.then(|| app.settings().policy(&name).cache_ttl);
+        let topic = Topic::Channel(name);
         let origin = Origin {
             stamp: self.heard(envelope.stamp),
             node: sender,
@@ -56,9 +57,8 @@ impl Node {
                     if is_kept && has_been_told(state, origin) {
                         return;
                     }
-                    if let Some(frame) = &kept {
-                        let expires = now + namespace.app.settings().limits.cache_ttl;
-                        let event = CachedEvent::new(frame.clone(), expires, origin);
+                    if let (Some(frame), Some(ttl)) = (&kept, cache_ttl) {
+                        let event = CachedEvent::new(frame.clone(), now + ttl, origin);
                         self.hub.store_cached(&namespace, channel, state, event);
                     }
                     for shard in state.audience() {
