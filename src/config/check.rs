@@ -6,7 +6,6 @@
 use super::path::KeyPath;
 use super::server::address;
 use super::{Config, MetricsConfig};
-use crate::adapter::config::Driver;
 use crate::app::{AppConfig, Apps, Fault, Secret};
 
 /// What is wrong, by the key where it shows.
@@ -18,7 +17,7 @@ pub(super) fn contradictions(config: &Config) -> Found {
     found.extend(public_secrets(config));
     found.extend(unreachable_limits(config));
     found.extend(unreachable_apps(config));
-    found.extend(unreachable_nodes(config));
+    found.extend(unreachable_brokers(config));
     found.extend(
         config
             .store
@@ -138,8 +137,8 @@ fn unreachable_apps(config: &Config) -> Found {
         .collect()
 }
 
-/// The way to the other nodes, as far as it is used.
-fn unreachable_nodes(config: &Config) -> Found {
+/// The way to the other nodes and the brokers, as far as they are used.
+fn unreachable_brokers(config: &Config) -> Found {
     let section = |name| move |(key, text)| (KeyPath::new(name).key(key), text);
     let mut found: Found = config
         .adapter
@@ -147,10 +146,11 @@ fn unreachable_nodes(config: &Config) -> Found {
         .into_iter()
         .map(section("adapter"))
         .collect();
-    match config.adapter.driver {
-        Driver::None => {}
-        Driver::Redis => found.extend(config.redis.faults().into_iter().map(section("redis"))),
-        Driver::Nats => found.extend(config.nats.faults().into_iter().map(section("nats"))),
+    if config.uses_redis() {
+        found.extend(config.redis.faults().into_iter().map(section("redis")));
+    }
+    if config.uses_nats() {
+        found.extend(config.nats.faults().into_iter().map(section("nats")));
     }
     found
 }
@@ -257,6 +257,14 @@ mod tests {
             ),
             (
                 json!({"adapter": {"driver": "nats"}, "nats": {"urls": ["a"]}}),
+                "nats.urls",
+            ),
+            (
+                json!({"webhooks": {"queue": "redis"}, "redis": {"url": "redis://a/1"}}),
+                "redis.url",
+            ),
+            (
+                json!({"webhooks": {"queue": "nats"}, "nats": {"urls": ["a"]}}),
                 "nats.urls",
             ),
             (json!({"admin": {"port": 6001}}), "admin.port"),

@@ -40,7 +40,7 @@ use crate::adapter::redis::RedisConfig;
 use crate::app::{AppConfig, Apps};
 use crate::secret::Secret;
 use crate::store::StoreConfig;
-use crate::webhook::WebhooksConfig;
+use crate::webhook::{WebhookQueue, WebhooksConfig};
 use problem::Report;
 use shape::Shape;
 
@@ -140,6 +140,16 @@ impl Config {
         self.apps.is_empty() && !self.store.is_on()
     }
 
+    /// Whether anything is told to use Redis: only then what the section `redis` says is checked.
+    pub fn uses_redis(&self) -> bool {
+        self.adapter.driver == Driver::Redis || self.webhooks.queue == WebhookQueue::Redis
+    }
+
+    /// Whether anything is told to use NATS.
+    pub fn uses_nats(&self) -> bool {
+        self.adapter.driver == Driver::Nats || self.webhooks.queue == WebhookQueue::Nats
+    }
+
     /// The apps to serve: those configured, or the demo app in development mode.
     pub fn resolve_apps(&self) -> Result<Apps, ConfigError> {
         let demo = self.development().then(AppConfig::demo);
@@ -192,27 +202,23 @@ fn read_secrets(config: &mut Config) -> Vec<(KeyPath, String)> {
     } = &mut config.store;
     let key = || KeyPath::new("store.password_file");
     unread.extend(read_secret(password_file, password, "password", key));
-    let password = match config.adapter.driver {
-        Driver::None => None,
-        Driver::Redis => {
-            let RedisConfig {
-                password_file,
-                password,
-                ..
-            } = &mut config.redis;
-            Some((password_file, password, "redis.password_file"))
-        }
-        Driver::Nats => {
-            let NatsConfig {
-                password_file,
-                password,
-                ..
-            } = &mut config.nats;
-            Some((password_file, password, "nats.password_file"))
-        }
-    };
-    if let Some((file, password, key)) = password {
-        unread.extend(read_secret(file, password, "password", || KeyPath::new(key)));
+    if config.uses_redis() {
+        let RedisConfig {
+            password_file,
+            password,
+            ..
+        } = &mut config.redis;
+        let key = || KeyPath::new("redis.password_file");
+        unread.extend(read_secret(password_file, password, "password", key));
+    }
+    if config.uses_nats() {
+        let NatsConfig {
+            password_file,
+            password,
+            ..
+        } = &mut config.nats;
+        let key = || KeyPath::new("nats.password_file");
+        unread.extend(read_secret(password_file, password, "password", key));
     }
     unread
 }

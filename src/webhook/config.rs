@@ -3,10 +3,27 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Where an event waits between its happening and its delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookQueue {
+    /// In the memory of the node where it happened: a node that is killed takes with it what it has not delivered.
+    #[default]
+    Memory,
+    /// In Redis, as the section `redis` says.
+    Redis,
+    /// In NATS, with JetStream, as the section `nats` says.
+    Nats,
+}
+
 /// How webhooks are delivered: bounds of the whole process, and how long it is tried.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhooksConfig {
+    /// Where events wait for their delivery: `memory`, or a broker, from which another node takes up what a node that
+    /// dies leaves behind. Its names there begin with `adapter.prefix`, whatever `adapter.driver` is. The same on every
+    /// node of a cluster.
+    pub queue: WebhookQueue,
     /// Events that may wait for their delivery, those on their way and those to be tried again included. A further one
     /// is dropped and counted.
     #[schemars(range(min = 1))]
@@ -53,6 +70,7 @@ pub struct WebhooksConfig {
 impl Default for WebhooksConfig {
     fn default() -> WebhooksConfig {
         WebhooksConfig {
+            queue: WebhookQueue::Memory,
             queue_events_max: 200_000,
             queue_bytes_max: 128 * 1024 * 1024,
             endpoint_events_max: 50_000,

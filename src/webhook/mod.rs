@@ -10,7 +10,7 @@ pub mod queue;
 
 use std::sync::Arc;
 
-pub use config::WebhooksConfig;
+pub use config::{WebhookQueue, WebhooksConfig};
 pub use event::WebhookEvent;
 
 use crate::app::{App, WebhookKind};

@@ -22,11 +22,17 @@
 //!
 //! Knows nothing of events: entries are bytes.
 
+#[allow(dead_code, reason = "the brokers come next")]
+mod ledger;
+mod open;
+
 use std::fmt;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
+
+pub use open::{JournalFault, Room, open};
 
 /// How many partitions there are: as many as a [`Partitions`] has bits. Part of the format of what is stored.
 pub const PARTITIONS: u8 = 64;
@@ -135,7 +141,8 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// The entry has been delivered, or given up for good: it must not come again. Repeated or late calls do no harm.
     fn done(&self, receipt: Receipt);
 
-    /// Entries put and not yet with the broker: while there are any, the process had better not end.
+    /// What the broker does not know of yet: entries that were put, and entries that are done. While there are any, the
+    /// process had better not end.
     fn unsent(&self) -> usize;
 }
 
