@@ -53,6 +53,22 @@ pub struct AppConfig {
     /// Client events each socket may send per second, and at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub client_events_per_s: u32,
+    /// Client events that all sockets of the app together may send per second, and at once, on each node. 0 is no
+    /// limit.
+    #[schemars(range(max = 1_000_000))]
+    pub client_events_per_s_total: u32,
+    /// Events that the HTTP API may publish per second, and at once, on each node: one for an event, whatever the
+    /// number of its channels, and one for each item of a batch. Over it the answer is 429. 0 is no limit.
+    #[schemars(range(max = 1_000_000))]
+    pub publishes_per_s: u32,
+    /// Other calls of the HTTP API per second, and at once, on each node. Over it the answer is 429. 0 is no limit.
+    #[schemars(range(max = 1_000_000))]
+    pub queries_per_s: u32,
+    /// Messages per day, in UTC: one for each channel that an event is published to by the HTTP API, and one for each
+    /// client event, however many subscribers hear it. Over it the API answers 403, and client events are refused. With
+    /// a `store` it holds for all nodes together, within about ten seconds, and over restarts; without one each node
+    /// counts its own since its start. 0 is no limit.
+    pub messages_per_day: u64,
     /// Tell the subscribers of a channel how many they are.
     pub subscription_count_events: bool,
     /// Tell signed-in users when the users they watch come and go.
@@ -147,6 +163,10 @@ impl Default for AppConfig {
             connections_max: 0,
             client_events: false,
             client_events_per_s: 10,
+            client_events_per_s_total: 0,
+            publishes_per_s: 0,
+            queries_per_s: 0,
+            messages_per_day: 0,
             subscription_count_events: false,
             watchlist: false,
             authorized_connections: false,
@@ -289,6 +309,14 @@ impl AppConfig {
                 );
             }
         }
+        let mut rules = self.channels.iter();
+        let may_be_sent = self.client_events || rules.any(|rule| rule.client_events == Some(true));
+        if self.client_events_per_s_total > 0 && !may_be_sent {
+            fault(
+                "client_events_per_s_total",
+                "does nothing, since `client_events` is off: turn that on or remove this",
+            );
+        }
         if self.presence_user_info_bytes_max > self.message_bytes_max {
             fault(
                 "presence_user_info_bytes_max",
@@ -364,7 +392,7 @@ mod tests {
     #[test]
     fn each_fault_names_its_key() {
         type Change = fn(&mut AppConfig);
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 10] = [
             (|app| app.id = "a/b".into(), "id"),
             (|app| app.key = "two words".into(), "key"),
             (|app| app.key = "schlüssel".into(), "key"),
@@ -383,6 +411,10 @@ mod tests {
             ),
             (|app| app.cache_bytes_max = 100, "cache_bytes_max"),
             (|app| app.message_bytes_max = 1023, "presence_user_info_bytes_max"),
+            (
+                |app| (app.client_events, app.client_events_per_s_total) = (false, 5),
+                "client_events_per_s_total",
+            ),
         ];
         for (change, key) in cases {
             let mut app = AppConfig::demo();

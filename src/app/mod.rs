@@ -11,8 +11,10 @@ mod origin;
 mod pattern;
 mod policy;
 mod quota;
+mod rates;
 mod settings;
 mod store;
+mod usage;
 mod webhook;
 
 use std::sync::Arc;
@@ -25,8 +27,12 @@ pub use keys::{Key, KeyConfig};
 pub use origin::{OriginError, OriginPattern};
 pub use policy::{ChannelRule, Explained, Explanation, Policy};
 pub use quota::Admission;
+pub use rates::Rated;
 pub use settings::{Limits, Settings};
-pub use store::{AppName, AppRecord, AppStore, KeyRecord, NAME_BYTES_MAX, NAMES_MAX, StoreError, UsageDay};
+pub use store::{
+    AppName, AppRecord, AppStore, KeyRecord, NAME_BYTES_MAX, NAMES_MAX, StoreError, UsageBatch, UsageDay,
+};
+pub use usage::{Day, OverQuota, Readings, USAGE_DAYS_MAX};
 pub use webhook::{
     ID_HEADER, KEY_HEADER, SIGNATURE_HEADER, WebhookBatch, WebhookConfig, WebhookEndpoint, WebhookEndpoints,
     WebhookFilter, WebhookKind,
@@ -34,15 +40,22 @@ pub use webhook::{
 
 pub use crate::secret::{REDACTED, Secret};
 
+use jiff::Timestamp;
 use quota::Quota;
+use rates::Rates;
+use usage::Usage;
 
-/// One app: who it is, what is taken of its quotas, and its settings of now. Whoever serves a part of it holds the same
+use crate::limit::SharedBucket;
+
+/// One app: who it is, what it uses and what is taken of its quotas, and its settings of now. Whoever serves a part of it holds the same
 /// one, so that a change of its settings is everybody's at once.
 #[derive(Debug)]
 pub struct App {
     id: Arc<str>,
     settings: ArcSwap<Settings>,
     connections: Quota,
+    rates: Rates,
+    usage: Usage,
 }
 
 impl App {
@@ -52,6 +65,8 @@ impl App {
             id: settings.config.id.as_str().into(),
             settings: ArcSwap::from_pointee(settings),
             connections: Quota::default(),
+            rates: Rates::default(),
+            usage: Usage::since(Day::of(Timestamp::now())),
         }
     }
 
@@ -89,5 +104,49 @@ impl App {
     /// The other nodes have so many connections: they count against the quota.
     pub fn set_connections_elsewhere(&self, connections: usize) {
         self.connections.set_elsewhere(connections);
+        self.usage.note_connections(self.connections_everywhere());
+    }
+
+    /// What is left, on this node, of what the app may do per second: see [`Limits::rate`].
+    pub fn bucket(&self, rated: Rated) -> &SharedBucket {
+        self.rates.of(rated)
+    }
+
+    /// Counts messages that are about to be published: one for each event and channel. All or none of them; an app
+    /// without a quota is never refused, and asks no clock.
+    ///
+    /// # Errors
+    /// The quota of the day does not allow them.
+    pub fn charge_messages(&self, count: u64, now: impl FnOnce() -> Timestamp) -> Result<(), OverQuota> {
+        let max = self.settings().limits.messages_per_day;
+        self.usage.charge(count, max, now)
+    }
+
+    /// Messages charged on this node since it knows the app.
+    pub fn messages(&self) -> u64 {
+        self.usage.messages()
+    }
+
+    /// Books what the app used since the last time, which the counters tell. The answer is what was used today, on this
+    /// node since its start; of connections, the most on all nodes together.
+    pub fn settle_usage(&self, now: Timestamp, readings: Readings) -> UsageDay {
+        self.usage.settle(now, readings, || self.connections_everywhere())
+    }
+
+    /// What was used on this node and no store has, as of the last settlement: at most [`USAGE_DAYS_MAX`] days, the
+    /// oldest first.
+    pub fn unsaved_usage(&self) -> Vec<UsageDay> {
+        self.usage.unsaved()
+    }
+
+    /// The same, for whoever saves it, or keeps it until it can.
+    pub fn take_unsaved_usage(&self) -> Vec<UsageDay> {
+        self.usage.take_unsaved()
+    }
+
+    /// A store has so many messages of this day, among them all of this node but the unsaved ones: what is beyond those
+    /// counts against the quota here too.
+    pub fn set_messages_saved(&self, day: Day, saved: u64) {
+        self.usage.set_messages_saved(day, saved);
     }
 }

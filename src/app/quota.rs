@@ -52,9 +52,10 @@ pub struct Admission {
 impl Admission {
     pub(super) fn take(app: &Arc<App>) -> Option<Admission> {
         let max = app.settings().limits.connections_max;
-        app.connections
-            .take(max)
-            .then(|| Admission { app: Arc::clone(app) })
+        app.connections.take(max).then(|| {
+            app.usage.note_connections(app.connections_everywhere());
+            Admission { app: Arc::clone(app) }
+        })
     }
 
     /// The app that admitted the connection.

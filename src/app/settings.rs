@@ -8,6 +8,8 @@ use super::config::{AppConfig, Fault};
 use super::keys::{Key, Keys};
 use super::origin::OriginPattern;
 use super::policy::{Policies, Policy};
+use super::rates::Rated;
+use crate::limit::Rate;
 use crate::protocol::ChannelName;
 
 /// The settings of one app, whole and in order.
@@ -23,12 +25,13 @@ pub struct Settings {
 }
 
 /// The limits of an app in the units they are used in, but for those that a rule for some channels may change: see
-/// [`Settings::policy`]. Where the settings say 0 for "no limit", this says
-/// `usize::MAX`, so a plain comparison is right everywhere. The fields are described at [`AppConfig`].
+/// [`Settings::policy`]. Where the settings say 0 for "no limit", this says the greatest number, so a plain comparison is
+/// right everywhere. The fields are described at [`AppConfig`].
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the same names, described once, at AppConfig")]
 pub struct Limits {
     pub connections_max: usize,
+    pub messages_per_day: u64,
     pub auth_timeout: Duration,
     pub activity_timeout: Duration,
     pub pong_wait: Duration,
@@ -45,6 +48,7 @@ pub struct Limits {
     pub cache_bytes_max: usize,
     pub outbox_bytes_max: usize,
     pub watch_grace: Duration,
+    shared: [Option<Rate>; Rated::COUNT],
 }
 
 impl Limits {
@@ -69,7 +73,20 @@ impl Limits {
             cache_bytes_max: config.cache_bytes_max,
             outbox_bytes_max: config.outbox_bytes_max,
             watch_grace: Duration::from_millis(config.watch_grace_ms.into()),
+            messages_per_day: match config.messages_per_day {
+                0 => u64::MAX,
+                messages => messages,
+            },
+            shared: Rated::ALL.map(|rated| {
+                let per_s = rated.per_s(config);
+                (per_s > 0).then(|| Rate::per_second(per_s, per_s))
+            }),
         }
+    }
+
+    /// The rate of the app as a whole, on this node; none where there is no limit.
+    pub fn rate(&self, rated: Rated) -> Option<Rate> {
+        self.shared[rated as usize]
     }
 }
 

@@ -160,8 +160,11 @@ impl AppRecord {
 pub struct UsageDay {
     /// The day, in UTC.
     pub day: Date,
-    /// Messages that count for quotas.
+    /// Messages that count for the quota: one for each event that the API published to a channel, and for each client
+    /// event.
     pub messages: u64,
+    /// Messages sent to sockets, one for each message and recipient.
+    pub delivered: u64,
     /// Bytes sent to sockets and in answers of the API.
     pub bytes_sent: u64,
     /// Bytes that came in, from sockets and to the API.
@@ -170,10 +173,34 @@ pub struct UsageDay {
     pub connections_peak: u64,
 }
 
+/// What apps used, to be added to a store once, however often it is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageBatch {
+    /// Whose batch it is: one process, by a name that no other has or had.
+    pub writer: String,
+    /// Which of its batches. Each begins when the one before was added.
+    pub number: u64,
+    /// Which app used what on which day.
+    pub used: Vec<(String, UsageDay)>,
+}
+
 impl UsageDay {
+    /// A day on which nothing was used yet.
+    pub fn new(day: Date) -> UsageDay {
+        UsageDay {
+            day,
+            messages: 0,
+            delivered: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            connections_peak: 0,
+        }
+    }
+
     /// Adds what was used on the same day.
     pub fn add(&mut self, more: &UsageDay) {
         self.messages = self.messages.saturating_add(more.messages);
+        self.delivered = self.delivered.saturating_add(more.delivered);
         self.bytes_sent = self.bytes_sent.saturating_add(more.bytes_sent);
         self.bytes_received = self.bytes_received.saturating_add(more.bytes_received);
         self.connections_peak = self.connections_peak.max(more.connections_peak);
@@ -201,11 +228,18 @@ pub trait AppStore: Send + Sync + fmt::Debug {
     fn find(&self, names: Vec<AppName>) -> BoxFuture<'_, Result<Vec<AppRecord>, StoreError>>;
 
     /// Adds to what apps used on some days: messages and bytes are added up, of peaks the greatest stays. All or
-    /// nothing, but after [`StoreError::Down`] nobody knows which.
-    fn add_usage(&self, used: Vec<(String, UsageDay)>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// nothing. After [`StoreError::Down`] nobody knows which, and the same batch may be sent again: it counts once.
+    fn add_usage<'a>(&'a self, batch: &'a UsageBatch) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// What an app used on its last `days` days that it was used on at all, the newest first.
     fn usage<'a>(&'a self, app_id: &'a str, days: u32) -> BoxFuture<'a, Result<Vec<UsageDay>, StoreError>>;
+
+    /// The messages of one day, of those of these apps that have any. No more than [`NAMES_MAX`] apps at once.
+    fn messages<'a>(
+        &'a self,
+        day: Date,
+        app_ids: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, StoreError>>;
 
     /// Whether it can be used at all: it answers, and its tables are those that are expected.
     fn check(&self) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
+use jiff::civil::Date;
 
 use super::config::StoreConfig;
 use super::connect::{Database, on_connection};
 use super::schema::{self, SchemaState};
 use super::usage;
-use crate::app::{AppName, AppRecord, AppStore, KeyRecord, NAMES_MAX, StoreError, UsageDay};
+use crate::app::{AppName, AppRecord, AppStore, KeyRecord, NAMES_MAX, StoreError, UsageBatch, UsageDay};
 use crate::secret::Secret;
 
 /// Apps in a database.
@@ -160,10 +161,10 @@ impl AppStore for SqlStore {
         Box::pin(self.found(names))
     }
 
-    fn add_usage(&self, used: Vec<(String, UsageDay)>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn add_usage<'a>(&'a self, batch: &'a UsageBatch) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             self.checked().await?;
-            usage::add(&self.database, used).await
+            usage::add(&self.database, batch).await
         })
     }
 
@@ -171,6 +172,17 @@ impl AppStore for SqlStore {
         Box::pin(async move {
             self.checked().await?;
             usage::read(&self.database, app_id, days).await
+        })
+    }
+
+    fn messages<'a>(
+        &'a self,
+        day: Date,
+        app_ids: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, StoreError>> {
+        Box::pin(async move {
+            self.checked().await?;
+            usage::messages(&self.database, day, app_ids).await
         })
     }
 
