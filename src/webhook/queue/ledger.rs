@@ -282,9 +282,11 @@ mod tests {
     }
 
     fn texts(batches: &[Batch]) -> Vec<(u8, u64, Vec<&[u8]>)> {
-        let of = |batch: &Batch| batch.entries.iter().map(|entry| &entry[..]).collect();
-        let text = |batch| (batch_index(batch), batch.first, of(batch));
-        batches.iter().map(text).collect()
+        let of = batches.iter().map(|batch| {
+            let entries = batch.entries.iter().map(|entry| &entry[..]);
+            (batch_index(batch), batch.first, entries.collect())
+        });
+        of.collect()
     }
 
     fn batch_index(batch: &Batch) -> u8 {
