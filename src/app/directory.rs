@@ -1,7 +1,8 @@
 //! Which apps there are: one is found by its id, or by any of its keys.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use super::App;
 use super::config::{AppConfig, Fault};
@@ -17,6 +18,8 @@ pub struct Apps {
 struct Known {
     by_id: HashMap<Arc<str>, Arc<App>>,
     by_key: HashMap<Arc<str>, Arc<App>>,
+    /// Apps that are not served here, for as long as somebody holds them: one that comes back is the same one.
+    unserved: HashMap<Arc<str>, Weak<App>>,
 }
 
 impl Apps {
@@ -40,7 +43,8 @@ impl Apps {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in an app, or replaces the settings of the one with this id. The answer is that app.
+    /// Takes in an app, or replaces the settings of the one with this id. The answer is that app. What follows for who is
+    /// connected is the caller's business.
     pub fn put(&self, settings: Settings) -> Arc<App> {
         let mut known = self.known_mut();
         let names: Vec<Arc<str>> = settings.keys().map(|key| key.name.as_str().into()).collect();
@@ -51,7 +55,14 @@ impl Apps {
                 app
             }
             None => {
-                let app = Arc::new(App::new(settings));
+                let app = match known.take_unserved(&settings.config.id) {
+                    Some(app) => {
+                        app.set(settings);
+                        app.is_served.store(true, Ordering::Release);
+                        app
+                    }
+                    None => Arc::new(App::new(settings)),
+                };
                 known.by_id.insert(app.id.clone(), app.clone());
                 app
             }
@@ -62,12 +73,38 @@ impl Apps {
         app
     }
 
-    /// Takes an app out: nobody finds it any more. Who holds it is not told.
+    /// Takes an app out: nobody finds it any more, and nobody may be connected to it. Who holds it is not told.
     pub fn remove(&self, id: &str) -> Option<Arc<App>> {
         let mut known = self.known_mut();
         let app = known.by_id.remove(id)?;
         known.forget_keys(&app);
+        app.is_served.store(false, Ordering::Release);
+        known.unserved.insert(app.id.clone(), Arc::downgrade(&app));
         Some(app)
+    }
+
+    /// The app with this id, whether it is served here or not: what other nodes have of it counts as soon as it is.
+    pub fn served_or_not(&self, id: &str) -> Arc<App> {
+        if let Some(app) = self.by_id(id) {
+            return app;
+        }
+        let mut known = self.known_mut();
+        if let Some(app) = known.by_id.get(id) {
+            return app.clone();
+        }
+        let app = known
+            .take_unserved(id)
+            .unwrap_or_else(|| Arc::new(App::unserved(id)));
+        known.unserved.insert(app.id.clone(), Arc::downgrade(&app));
+        app
+    }
+
+    /// Forgets the apps that are not served and that nobody holds any more.
+    pub fn forget_unserved(&self) {
+        let is_idle = self.known().unserved.is_empty();
+        if !is_idle {
+            self.known_mut().unserved.retain(|_, app| app.strong_count() > 0);
+        }
     }
 
     /// The app with this id, as in `/apps/ID/events`.
@@ -87,6 +124,11 @@ impl Apps {
 }
 
 impl Known {
+    /// An app that is not served, if somebody still holds it.
+    fn take_unserved(&mut self, id: &str) -> Option<Arc<App>> {
+        self.unserved.remove(id)?.upgrade()
+    }
+
     /// Takes out the keys that lead to this app; one that leads to another by now stays.
     fn forget_keys(&mut self, app: &Arc<App>) {
         for key in app.settings().keys() {
@@ -158,6 +200,7 @@ impl Taken {
 mod tests {
     use super::*;
     use crate::app::{KeyConfig, Secret};
+    use crate::protocol::CloseCode;
 
     fn app(id: &str, key: &str) -> AppConfig {
         AppConfig {
@@ -263,6 +306,39 @@ mod tests {
         assert_eq!(
             apps.by_key("moves").map(|app| app.id().to_owned()),
             Some("2".into())
+        );
+    }
+
+    #[test]
+    fn an_app_that_comes_back_is_the_same_one_as_long_as_somebody_holds_it() {
+        let apps = Apps::default();
+        let held = apps.put(with_keys("1", &["a"]));
+        apps.remove("1");
+        assert_eq!(held.closed(), Some(CloseCode::NoSuchApp));
+        assert!(Arc::ptr_eq(&held, &apps.served_or_not("1")));
+        apps.forget_unserved();
+        assert!(Arc::ptr_eq(&held, &apps.put(with_keys("1", &["b"]))));
+        assert_eq!(held.closed(), None);
+        assert!(apps.by_key("a").is_none() && apps.by_key("b").is_some());
+    }
+
+    #[test]
+    fn what_other_nodes_have_of_an_app_counts_as_soon_as_it_is_served() {
+        let apps = Apps::default();
+        let app = apps.served_or_not("1");
+        app.set_connections_elsewhere(7);
+        assert!(app.closed().is_some() && apps.by_id("1").is_none() && apps.all().is_empty());
+        let served = apps.put(with_keys("1", &["a"]));
+        assert_eq!(served.connections_everywhere(), 7);
+        assert!(Arc::ptr_eq(&served, &apps.served_or_not("1")));
+        assert_eq!(served.closed(), None);
+        drop((app, served));
+        apps.remove("1");
+        apps.forget_unserved();
+        assert_eq!(
+            apps.served_or_not("1").connections_everywhere(),
+            0,
+            "it was forgotten"
         );
     }
 }

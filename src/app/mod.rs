@@ -18,6 +18,7 @@ mod usage;
 mod webhook;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -46,6 +47,7 @@ use rates::Rates;
 use usage::Usage;
 
 use crate::limit::SharedBucket;
+use crate::protocol::CloseCode;
 
 /// One app: who it is, what it uses and what is taken of its quotas, and its settings of now. Whoever serves a part of it holds the same
 /// one, so that a change of its settings is everybody's at once.
@@ -53,6 +55,8 @@ use crate::limit::SharedBucket;
 pub struct App {
     id: Arc<str>,
     settings: ArcSwap<Settings>,
+    /// Not so once it was removed, or as long as only other nodes serve it.
+    is_served: AtomicBool,
     connections: Quota,
     rates: Rates,
     usage: Usage,
@@ -64,10 +68,18 @@ impl App {
         App {
             id: settings.config.id.as_str().into(),
             settings: ArcSwap::from_pointee(settings),
+            is_served: AtomicBool::new(true),
             connections: Quota::default(),
             rates: Rates::default(),
             usage: Usage::since(Day::of(Timestamp::now())),
         }
+    }
+
+    /// One that is not served here, and of which nothing but its id is known.
+    fn unserved(id: &str) -> App {
+        let app = App::new(Settings::unserved(id));
+        app.is_served.store(false, Ordering::Release);
+        app
     }
 
     /// The id in the paths of the HTTP API. Never changes.
@@ -83,6 +95,17 @@ impl App {
     /// Replaces the settings, as a whole. What follows from it for those who are connected is the caller's business.
     pub fn set(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
+    }
+
+    /// Why nobody may be connected to it at this moment, if so: it is not served here, or disabled.
+    pub fn closed(&self) -> Option<CloseCode> {
+        if !self.is_served.load(Ordering::Acquire) {
+            Some(CloseCode::NoSuchApp)
+        } else if !self.settings().config.enabled {
+            Some(CloseCode::AppDisabled)
+        } else {
+            None
+        }
     }
 
     /// Takes one place of the connection quota, given back when the answer is dropped. `None`: the app is

@@ -94,21 +94,35 @@ impl Settings {
     /// Resolves the settings of one app, or tells all that is wrong about them.
     pub fn new(config: AppConfig) -> Result<Settings, Vec<Fault>> {
         let faults = config.faults();
-        if !faults.is_empty() {
-            return Err(faults);
+        match faults.is_empty() {
+            true => Ok(Settings::resolved(config)),
+            false => Err(faults),
         }
+    }
+
+    /// The settings of an app of which nothing but its id is known here: disabled, and without a key.
+    pub(super) fn unserved(id: &str) -> Settings {
+        Settings::resolved(AppConfig {
+            id: id.into(),
+            enabled: false,
+            ..AppConfig::default()
+        })
+    }
+
+    /// Resolves what is in order.
+    fn resolved(config: AppConfig) -> Settings {
         let origins = config
             .allowed_origins
             .iter()
             .filter_map(|pattern| OriginPattern::parse(pattern).ok())
             .collect();
-        Ok(Settings {
+        Settings {
             limits: Limits::of(&config),
             policies: Policies::of(&config),
             keys: Keys::of(&config),
             origins,
             config,
-        })
+        }
     }
 
     /// What holds for a channel. The first rule that fits its name is looked for; where there are none that is no work.

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::channel::Channel;
 use super::presence::PresenceView;
+use crate::app::App;
 use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
@@ -64,6 +65,8 @@ pub enum Entry {
     Admit(SocketKey, u32),
     /// Close every subscriber of this channel (a signed-in user's own channel), behind what was published to it.
     CloseAll(Arc<Channel>, CloseCode),
+    /// Close every socket of this app, for as long as nobody may be connected to it.
+    CloseApp(Arc<App>),
     /// Close this many established sockets, whichever they are: draining.
     Shed {
         /// How many at most.

@@ -25,6 +25,7 @@ use namespace::Namespace;
 
 use crate::app::App;
 use crate::metrics::Metrics;
+use crate::protocol::CloseCode;
 
 /// All that is connected to this node.
 #[derive(Debug)]
@@ -71,6 +72,32 @@ impl Hub {
             .values()
             .cloned()
             .collect()
+    }
+
+    /// Takes out the parts of apps that are not served, as far as nothing is left in them and nobody holds them; and
+    /// their figures.
+    pub fn forget_unserved(&self, metrics: &Metrics) {
+        let is_over = |namespace: &Arc<Namespace>| {
+            // Whoever is to hold it gets it from this table, which is locked.
+            namespace.app.closed() == Some(CloseCode::NoSuchApp)
+                && Arc::strong_count(namespace) == 1
+                && namespace.is_empty()
+        };
+        let any = {
+            let namespaces = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+            namespaces.values().any(is_over)
+        };
+        if !any {
+            return;
+        }
+        let mut namespaces = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        namespaces.retain(|id, namespace| {
+            let is_over = is_over(namespace);
+            if is_over {
+                metrics.forget_app(id);
+            }
+            !is_over
+        });
     }
 
     /// Takes a step under the lock of this channel, which is made if there is none.

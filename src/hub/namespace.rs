@@ -108,6 +108,15 @@ impl Namespace {
         stripe.0.iter().map(|listed| listed.0.clone()).collect()
     }
 
+    /// Whether there is no channel and no connection, here or elsewhere.
+    pub(super) fn is_empty(&self) -> bool {
+        let is_empty = |stripe: &Mutex<Stripe>| {
+            let stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+            stripe.0.is_empty()
+        };
+        self.app.connections_everywhere() == 0 && self.stripes.iter().all(is_empty)
+    }
+
     /// Another node has so many sockets of this app. The answer is how many it had before.
     pub fn set_connections_elsewhere(&self, node: NodeId, count: u32) -> u32 {
         let mut elsewhere = self.connections.lock().unwrap_or_else(PoisonError::into_inner);

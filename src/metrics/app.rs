@@ -158,6 +158,32 @@ impl AppFamilies {
         })
     }
 
+    /// Takes an app's figures out.
+    pub(super) fn forget(&self, app_id: &str) {
+        let labels = &[app_id];
+        // An error says that there are none.
+        let _ = self.connected.remove_label_values(labels);
+        let _ = self.active_channels.remove_label_values(labels);
+        let _ = self.broadcast_latency_ms.remove_label_values(labels);
+        for counter in [
+            &self.new_connections_total,
+            &self.new_disconnections_total,
+            &self.socket_received_bytes,
+            &self.socket_transmitted_bytes,
+            &self.ws_messages_received_total,
+            &self.ws_messages_sent_total,
+            &self.http_received_bytes,
+            &self.http_transmitted_bytes,
+            &self.http_calls_received_total,
+            &self.channel_subscriptions_total,
+            &self.channel_unsubscriptions_total,
+            &self.rate_limit_checks_total,
+            &self.rate_limit_triggered_total,
+        ] {
+            let _ = counter.remove_label_values(labels);
+        }
+    }
+
     pub(super) fn app(&self, app_id: &str) -> AppMetrics {
         let counter = |family: &IntCounterVec| family.with_label_values(&[app_id]);
         AppMetrics {

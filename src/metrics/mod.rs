@@ -193,6 +193,14 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.gather(snapshot))
     }
 
+    /// Takes an app's figures out: nobody counts them any more. If it comes back, they begin anew.
+    pub fn forget_app(&self, app_id: &str) {
+        let mut apps = lock(&self.apps);
+        if apps.remove(app_id).is_some() {
+            self.families.forget(app_id);
+        }
+    }
+
     /// The same as [`Metrics::text`], in the JSON of `prom-client`, which Soketi answers to `?json=1`.
     pub fn json(&self, snapshot: &Snapshot) -> String {
         json::encode(&self.gather(snapshot))

@@ -1,4 +1,4 @@
-//! What is due later: paced counts, users going offline after their grace, cached events that expire.
+//! What is due later: paced counts, users going offline after their grace, cached events that expire, apps to forget.
 //!
 //! A queue ordered by time, and one task on the control runtime that works it. Each channel has at most one count and
 //! each leaving user at most one offline waiting per grace, so the number of duties is bounded by what is connected.
@@ -101,6 +101,7 @@ impl Node {
                 for namespace in self.hub.namespaces() {
                     self.hub.trim_cache(&namespace, now);
                 }
+                self.forget_unserved_apps();
             }
             match self.duties.next(now) {
                 Ok(Duty::TellCount(namespace, channel)) => self.count_due(&namespace, &channel, now),

@@ -5,6 +5,7 @@
 //! is asked for before a publication begins, outside any lock. Knows nothing of sockets' bytes, of HTTP or of JSON
 //! that came in.
 
+mod apps;
 pub mod cluster;
 mod duties;
 mod membership;

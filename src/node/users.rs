@@ -49,9 +49,7 @@ impl Node {
 
     /// A signed-in socket of this user went, or the last one of another node. Its watchers hear of it after the grace, if no other is left then.
     pub fn user_went(&self, namespace: &Arc<Namespace>, user_id: &Arc<str>) {
-        if !namespace.app.settings().config.watchlist {
-            return;
-        }
+        // Asked for also where watching is switched off: it may have been on when the user came.
         let now = now();
         self.hub
             .visit(namespace, &Topic::Watch(user_id.clone()), |channel, state| {

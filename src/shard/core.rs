@@ -27,6 +27,8 @@ const DUE_PER_TURN: usize = 128;
 /// Subscriptions of one socket, or of sockets with many, that the directory is told are over before others have their
 /// turn.
 const DEPARTURES_PER_TURN: usize = 128;
+/// Sockets looked at in one turn for whose app they are of, while one is being closed.
+const LOOKED_AT_PER_TURN: usize = 1_024;
 /// Messages of all sockets worked before sends have their turn: some milliseconds of signatures at worst.
 const MESSAGES_PER_TURN: u64 = 512;
 
@@ -80,6 +82,8 @@ pub(super) struct Core {
     due: Vec<u64>,
     /// Who is to be closed.
     leaving: VecDeque<Leaving>,
+    /// Apps whose sockets are to be closed, and the slot from which on they are looked for.
+    closing: VecDeque<(Arc<App>, usize)>,
     departures: VecDeque<Departure>,
     /// Messages heard in this turn.
     pub(super) heard: u64,
@@ -105,6 +109,7 @@ impl Core {
             wheel: Wheel::default(),
             due: Vec::new(),
             leaving: VecDeque::new(),
+            closing: VecDeque::new(),
             departures: VecDeque::new(),
             heard: 0,
             tokens: 0,
@@ -138,7 +143,19 @@ impl Core {
         self.inbox().add_socket();
         self.wheel.insert(key.pack(), u64::from(first));
         self.sockets.greet(key, answer, &hello);
+        self.close_if_too_late(key);
         key
+    }
+
+    /// Closes a socket that was let in before its app was closed: who looks for those to close may have passed it.
+    fn close_if_too_late(&mut self, key: SocketKey) {
+        let closed = self
+            .sockets
+            .get(key)
+            .and_then(|socket| socket.session.app().closed());
+        if let Some(code) = closed {
+            self.close(key, code, CloseReason::from(code));
+        }
     }
 
     /// Leaves everything and closes the descriptor.
@@ -180,6 +197,11 @@ impl Core {
                 let seats = self.fanout.seats(&channel).iter().filter(|seat| !seat.is_blank());
                 let keys: Vec<_> = seats.map(|seat| self.sockets.key_of(seat.slot)).collect();
                 self.close_soon(keys, code, CloseReason::from(code));
+            }
+            Entry::CloseApp(app) => {
+                // Once more from the beginning, if it was looked for already.
+                self.closing.retain(|(other, _)| !Arc::ptr_eq(other, &app));
+                self.closing.push_back((app, 0));
             }
             Entry::Shed { count, code } => {
                 let keys = self.sockets.some_to_shed(count);
@@ -350,6 +372,7 @@ impl Core {
         // Who leaves behind frames that rest has nothing to do until their rest is over.
         let may_leave = |next: &Leaving| next.after <= self.fanout.oldest();
         let has_more = !self.due.is_empty() || !self.departures.is_empty();
+        let has_more = has_more || !self.closing.is_empty();
         self.fanout.is_busy() || has_more || self.leaving.front().is_some_and(may_leave)
     }
 
@@ -364,10 +387,25 @@ impl Core {
         self.fanout.start(now);
         self.fanout.work(&mut self.sockets);
         self.look_at_due();
+        self.look_for_closed();
         self.close_leaving();
         self.tell_departures(DEPARTURES_PER_TURN);
         self.close_slow();
         self.close_fullest();
+    }
+
+    /// Looks at some sockets, whether they are of an app that was closed.
+    fn look_for_closed(&mut self) {
+        let Some((app, from)) = self.closing.pop_front() else {
+            return;
+        };
+        // It may be open again by now.
+        let Some(code) = app.closed() else { return };
+        let (keys, next) = self.sockets.of_app(&app, from, LOOKED_AT_PER_TURN);
+        self.close_soon(keys, code, CloseReason::from(code));
+        if let Some(next) = next {
+            self.closing.push_back((app, next));
+        }
     }
 
     /// Closes some of those who are to go, once they have got what was published before.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ use super::run::Run;
 use super::session::Session;
 use super::subscriptions::Subscriptions;
 use super::wire::{send_gathered, send_plain};
-use crate::app::Admission;
+use crate::app::{Admission, App};
 use crate::hub::channel::Channel;
 use crate::hub::inbox::{Inboxes, ShardIndex, SocketKey};
 use crate::metrics::BatchCounts;
@@ -214,6 +215,22 @@ impl Sockets {
             }
         }
         chosen
+    }
+
+    /// The open sockets of an app among so many slots from one on. Beside them the slot to go on from, if there is one.
+    pub(super) fn of_app(
+        &self,
+        app: &Arc<App>,
+        from: usize,
+        slots: usize,
+    ) -> (Vec<SocketKey>, Option<usize>) {
+        let end = from.saturating_add(slots).min(self.generations.len());
+        let is_of_app = |slot: &usize| {
+            let socket = self.slots.get(*slot);
+            socket.is_some_and(|socket| Arc::ptr_eq(socket.session.app(), app) && !socket.outbox.is_closing())
+        };
+        let keys = (from..end).filter(is_of_app).map(|slot| self.key_of(slot as u32));
+        (keys.collect(), (end < self.generations.len()).then_some(end))
     }
 
     /// Open sockets with something in their outbox, the fullest first.

@@ -1,8 +1,8 @@
 //! What other nodes say of their sockets becomes changes of the hub, and news for the subscribers here.
 //!
 //! All that is derived, is derived under the channel's own lock: a member is added when nobody claimed the user before,
-//! and removed when nobody does any more. Hearing something twice changes nothing. Knows nothing of how it was heard,
-//! and takes what is said of apps unknown here as not said.
+//! and removed when nobody does any more. Hearing something twice changes nothing. What is said of an app that is not
+//! served here is kept like all else: it may be served a moment later. Knows nothing of how it was heard.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,8 +39,7 @@ pub(super) struct Hearing<'a> {
 
 impl Node {
     /// Carries out what `peer` announced, and keeps the digest of all that is known of it. The answer is how many
-    /// entries concern apps that are unknown here, or channels that cannot be: they were passed over, and a digest
-    /// cannot be compared any more.
+    /// entries concern channels that cannot be: they were passed over, and a digest cannot be compared any more.
     pub fn apply(&self, peer: NodeId, entries: &[Entry], digest: &mut Digest, now: Instant) -> u64 {
         let mut hearing = self.hear(peer, digest, now);
         let mut ignored = 0;
@@ -60,9 +59,9 @@ impl Node {
         }
     }
 
-    /// An app by what other nodes call it.
-    pub(super) fn namespace_of(&self, app: &str) -> Option<Arc<Namespace>> {
-        Some(self.namespace(&self.apps.by_id(app)?))
+    /// An app by what other nodes call it, served here or not: what is heard of it counts as soon as it is.
+    pub(super) fn namespace_of(&self, app: &str) -> Arc<Namespace> {
+        self.namespace(&self.apps.served_or_not(app))
     }
 }
 
@@ -81,9 +80,10 @@ impl Hearing<'_> {
                 count,
                 members,
             } => {
-                let (Some(namespace), Some(name)) = (self.node.namespace_of(app), name_of(channel)) else {
+                let Some(name) = name_of(channel) else {
                     return false;
                 };
+                let namespace = self.node.namespace_of(app);
                 self.channel(&namespace, &name, *count, members);
             }
             Entry::Cached {
@@ -93,15 +93,14 @@ impl Hearing<'_> {
                 origin,
                 left_ms,
             } => {
-                let (Some(namespace), Some(name)) = (self.node.namespace_of(app), name_of(channel)) else {
+                let Some(name) = name_of(channel) else {
                     return false;
                 };
+                let namespace = self.node.namespace_of(app);
                 self.cached(&namespace, &name, frame, *origin, Duration::from_millis(*left_ms));
             }
             Entry::Connections { app, count } => {
-                let Some(namespace) = self.node.namespace_of(app) else {
-                    return false;
-                };
+                let namespace = self.node.namespace_of(app);
                 self.connections(&namespace, *count);
             }
         }

@@ -209,9 +209,9 @@ impl Settling {
         }
         let namespace = node.namespace_of(&app);
         for (share, channel) in some {
-            match (&namespace, name_of(&channel)) {
-                (Some(namespace), Some(name)) => self.bring(hearing, node, namespace, name, share, now),
-                _ => self.ignored += 1,
+            match name_of(&channel) {
+                Some(name) => self.bring(hearing, node, &namespace, name, share, now),
+                None => self.ignored += 1,
             }
         }
         true

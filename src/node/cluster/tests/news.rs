@@ -4,6 +4,7 @@ use super::*;
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::memory::{Bus, Memory};
 use crate::adapter::{self, Link, Sink};
+use crate::app::Settings;
 use crate::hub::inbox::CacheAnswer;
 use crate::node::cluster::Incoming;
 use crate::node::{Cluster, Publication, now};
@@ -130,24 +131,33 @@ fn a_crowd_comes_and_goes_in_slices() {
 }
 
 #[test]
-fn what_concerns_nothing_here_is_passed_over_and_counted() {
+fn what_cannot_be_is_passed_over_and_an_app_may_be_served_later() {
     let machine = Machine::new(0);
     let mut digest = Digest::default();
     let other_app = delta::Entry::Connections {
-        app: "of nobody".into(),
-        count: 1,
+        app: "served later".into(),
+        count: 7,
     };
     let entries = [
         other_app,
         channel("no such name!", 1, vec![]),
         channel("a", 1, vec![member(1)]),
     ];
-    assert_eq!(machine.node.apply(PEER, &entries, &mut digest, Instant::now()), 2);
+    assert_eq!(machine.node.apply(PEER, &entries, &mut digest, Instant::now()), 1);
     let mut whole = Whole::default();
     entries.into_iter().for_each(|entry| whole.apply(entry));
     let mut settling = Settling::new(&machine.node, PEER, whole);
     while settling.step(&machine.node, &mut digest, Instant::now()) != Settled::Done {}
-    assert_eq!(settling.ignored(), 2);
+    assert_eq!(settling.ignored(), 1);
+    assert!(machine.node.apps().by_id("served later").is_none());
+    let config = AppConfig {
+        id: "served later".into(),
+        ..AppConfig::demo()
+    };
+    let served = machine
+        .node
+        .apply_app(Settings::new(config).expect("an app in order"));
+    assert_eq!(served.connections_everywhere(), 7);
     let detail = machine
         .node
         .channel(&machine.app, &ChannelName::parse("a", 200).expect("legal"));
