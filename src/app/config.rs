@@ -132,6 +132,10 @@ pub struct AppConfig {
     /// Time a user may be away before the users who watch them hear of it.
     #[schemars(range(max = 60_000))]
     pub watch_grace_ms: u32,
+    /// Time a channel may be empty, or a presence member away, before the app's back end hears of it by a webhook. Who
+    /// is back by then never went. 0 tells it at once.
+    #[schemars(range(max = 60_000))]
+    pub webhook_grace_ms: u32,
     /// What differs for channels by their names: the first rule whose pattern fits a channel counts, alone, and what it
     /// does not say is as the app has it. `fanwire check-config --channel NAME` tells which one that is.
     pub channels: Vec<ChannelRule>,
@@ -190,6 +194,7 @@ impl Default for AppConfig {
             cache_bytes_max: 64 * 1024 * 1024,
             outbox_bytes_max: 1024 * 1024,
             watch_grace_ms: 3000,
+            webhook_grace_ms: 3000,
             channels: Vec::new(),
         }
     }

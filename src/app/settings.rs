@@ -48,6 +48,7 @@ pub struct Limits {
     pub cache_bytes_max: usize,
     pub outbox_bytes_max: usize,
     pub watch_grace: Duration,
+    pub webhook_grace: Duration,
     shared: [Option<Rate>; Rated::COUNT],
 }
 
@@ -73,6 +74,7 @@ impl Limits {
             cache_bytes_max: config.cache_bytes_max,
             outbox_bytes_max: config.outbox_bytes_max,
             watch_grace: Duration::from_millis(config.watch_grace_ms.into()),
+            webhook_grace: Duration::from_millis(config.webhook_grace_ms.into()),
             messages_per_day: match config.messages_per_day {
                 0 => u64::MAX,
                 messages => messages,

@@ -92,6 +92,7 @@ struct Extras {
     presence: Option<Box<Presence>>,
     cached: Option<CachedEvent>,
     counts: CountPacing,
+    counts_reported: CountPacing,
     watched: Watched,
 }
 
@@ -119,6 +120,12 @@ impl ChannelState {
     /// Sockets subscribed on this node.
     pub fn here(&self) -> usize {
         self.subscribers.iter().map(|count| *count as usize).sum()
+    }
+
+    /// Whether anybody is there, on this node or another: what is known of a node's members may come and go after
+    /// what is known of its subscribers.
+    pub fn is_occupied(&self) -> bool {
+        self.subscribers.iter().any(|count| *count > 0) || !self.elsewhere.is_empty() || self.user_count() > 0
     }
 
     /// One subscriber more. True if it is the first on this node.
@@ -181,6 +188,11 @@ impl ChannelState {
     /// When counts are told.
     pub fn counts(&mut self) -> &mut CountPacing {
         &mut self.extras().counts
+    }
+
+    /// When counts are told to the app's back end.
+    pub fn counts_reported(&mut self) -> &mut CountPacing {
+        &mut self.extras().counts_reported
     }
 
     /// On a watch: the user that is watched.
@@ -288,6 +300,13 @@ impl CountPacing {
                 CountTelling::Now
             }
         }
+    }
+
+    /// A count that was to be told was not. True if it is to be asked for again ([`CountPacing::due`]) at a time that
+    /// the caller sets; if not, it will be anyhow.
+    pub fn put_off(&mut self) -> bool {
+        self.told = None;
+        !std::mem::replace(&mut self.waiting, true)
     }
 
     /// The time set by [`CountTelling::At`] has come. True if `count` is to be told.

@@ -133,6 +133,11 @@ impl Presence {
         self.held.len()
     }
 
+    /// Whether any node has a socket of this user.
+    pub fn has(&self, user_id: &str) -> bool {
+        self.held.contains_key(user_id)
+    }
+
     /// A socket of this member joins here. The `user_info` of a user's first socket holds as long as one of them is
     /// here; `origin` tells it from those that other nodes claim.
     pub fn join(&mut self, member: &Member, origin: Origin, members_max: usize) -> Joined {

@@ -52,10 +52,13 @@ pub struct Metrics {
     outbox_bytes: IntGauge,
     inbox_bytes: IntGaugeVec,
     shards: IntGauge,
+    webhook_untold: IntGauge,
     /// How often someone had to wait for permission to publish: a shard was beyond its mark.
     pub inbox_waits_total: IntCounter,
     /// How often that wait was in vain and the API answered 503.
     pub publish_refused_total: IntCounter,
+    /// Channels and members whose leave was told without its grace, or left to other nodes: too many waited for theirs.
+    pub webhook_hasty_total: IntCounter,
 }
 
 /// What is true at the moment of a scrape, counted from the structures themselves.
@@ -67,6 +70,8 @@ pub struct Snapshot {
     pub outbox_bytes: u64,
     /// Bytes that wait in the inbox of each shard; as many entries as there are shards.
     pub inbox_bytes: Vec<u64>,
+    /// Changes of channels and members that back ends are yet to be told.
+    pub webhook_untold: u64,
     /// The way to the other nodes; none where a node is alone.
     pub cluster: Option<ClusterSnapshot>,
 }
@@ -145,6 +150,10 @@ impl Metrics {
                 )?,
             )?,
             shards: node_gauge("shards", "Threads that own sockets")?,
+            webhook_untold: node_gauge(
+                "webhook_untold",
+                "Changes of channels and members that wait for webhook_grace_ms, or to be told by another node",
+            )?,
             inbox_waits_total: node_counter(
                 "inbox_waits_total",
                 "Publications that had to wait for a shard beyond its mark",
@@ -152,6 +161,10 @@ impl Metrics {
             publish_refused_total: node_counter(
                 "publish_refused_total",
                 "Publications refused with 503 because that wait was in vain",
+            )?,
+            webhook_hasty_total: node_counter(
+                "webhook_hasty_total",
+                "Changes of channels and members for which webhook_grace_ms was not waited: too many were waiting",
             )?,
             families,
             registry,
@@ -215,6 +228,7 @@ impl Metrics {
         }
         idle.values().for_each(|app| app.show(0, 0));
         self.outbox_bytes.set(shown(snapshot.outbox_bytes));
+        self.webhook_untold.set(shown(snapshot.webhook_untold));
         self.shards.set(shown(snapshot.inbox_bytes.len() as u64));
         for (shard, bytes) in snapshot.inbox_bytes.iter().enumerate() {
             self.inbox_bytes

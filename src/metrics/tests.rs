@@ -25,7 +25,7 @@ const OF_APPS: [(&str, &str); 16] = [
 ];
 
 /// Those of the whole node.
-const OF_NODE: [(&str, &str); 8] = [
+const OF_NODE: [(&str, &str); 10] = [
     ("build_info", "gauge"),
     ("closed_total", "counter"),
     ("connection_errors_total", "counter"),
@@ -34,6 +34,8 @@ const OF_NODE: [(&str, &str); 8] = [
     ("outbox_bytes", "gauge"),
     ("publish_refused_total", "counter"),
     ("shards", "gauge"),
+    ("webhook_hasty_total", "counter"),
+    ("webhook_untold", "gauge"),
 ];
 
 /// Those of a node in a cluster, behind `cluster_`.
@@ -304,6 +306,7 @@ fn gauges_show_the_snapshot_and_fall_to_zero_with_what_it_no_longer_names() {
         apps: vec![app_snapshot("1", 20_000, 7), app_snapshot("2", 1, 0)],
         outbox_bytes: 4096,
         inbox_bytes: vec![10, 20],
+        webhook_untold: 5,
     };
     let text = metrics.text(&busy).unwrap();
     assert_eq!(value(&text, &connected("1")), "20000");
@@ -313,6 +316,7 @@ fn gauges_show_the_snapshot_and_fall_to_zero_with_what_it_no_longer_names() {
     );
     assert_eq!(value(&text, &connected("2")), "1");
     assert_eq!(value(&text, "fanwire_outbox_bytes"), "4096");
+    assert_eq!(value(&text, "fanwire_webhook_untold"), "5");
     assert_eq!(value(&text, "fanwire_inbox_bytes{shard=\"0\"}"), "10");
     assert_eq!(value(&text, "fanwire_inbox_bytes{shard=\"1\"}"), "20");
     assert_eq!(value(&text, "fanwire_shards"), "2");
@@ -320,6 +324,7 @@ fn gauges_show_the_snapshot_and_fall_to_zero_with_what_it_no_longer_names() {
     let quiet = Snapshot {
         apps: vec![app_snapshot("2", 3, 1)],
         inbox_bytes: vec![0, 0],
+        webhook_untold: 0,
         ..Snapshot::default()
     };
     let text = metrics.text(&quiet).unwrap();

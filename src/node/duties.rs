@@ -24,6 +24,8 @@ const CACHE_TRIM_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) enum Duty {
     /// Tell the count of a big channel.
     TellCount(Arc<Namespace>, Arc<Channel>),
+    /// Tell an app's back end the count of a big channel.
+    ReportCount(Arc<Namespace>, Arc<Channel>),
     /// Tell watchers that a user is offline, if so.
     TellOffline(Arc<Namespace>, Arc<Channel>),
     /// Keep a cache channel's last event, which another node announced, if the relay has not brought a later one.
@@ -105,6 +107,9 @@ impl Node {
             }
             match self.duties.next(now) {
                 Ok(Duty::TellCount(namespace, channel)) => self.count_due(&namespace, &channel, now),
+                Ok(Duty::ReportCount(namespace, channel)) => {
+                    self.report_count_due(&namespace, &channel, now);
+                }
                 Ok(Duty::TellOffline(namespace, channel)) => self.offline_due(&namespace, &channel, now),
                 Ok(Duty::Remember(namespace, name, event)) => {
                     self.remember(&namespace, &name, event, false, now);

@@ -67,6 +67,8 @@ impl Node {
             .hub
             .enter(namespace, &Topic::Channel(name.clone()), |channel, state| {
                 let mut join = joiner.join(channel, false);
+                let was_occupied = state.is_occupied();
+                let mut new_member = None;
                 if let Some(member) = member {
                     let joined = state.presence().join(member, self.origin(), members_max);
                     match joined {
@@ -74,6 +76,7 @@ impl Node {
                         Joined::NewMember => {
                             let news = server::member_added(name, &member.user_id, &member.user_info);
                             push_to_audience(&mut delivery, channel, state, &news, None, now);
+                            new_member = Some(&*member.user_id);
                         }
                         Joined::NewHere | Joined::AnotherSocket => {}
                     }
@@ -91,8 +94,16 @@ impl Node {
                 if state.add(joiner.shard) {
                     self.occupied(namespace, channel);
                 }
+                let is_miss = matches!(join.cache, CacheAnswer::Miss);
                 delivery.push(joiner.shard, Entry::Join(join));
                 self.announce(namespace, channel, state);
+                self.report_occupancy(namespace, channel, state, was_occupied, now);
+                if let Some(user_id) = new_member {
+                    self.report_member(namespace, channel, user_id, true, now);
+                }
+                if is_miss {
+                    self.report_cache_miss(namespace, name);
+                }
                 self.count_changed(namespace, &mut delivery, channel, state, now);
                 Ok(channel.clone())
             });
@@ -125,6 +136,8 @@ impl Node {
         let now = now();
         let mut delivery = self.inboxes().deliver();
         self.hub.step(namespace, channel, |channel, state| {
+            let was_occupied = state.is_occupied();
+            let mut is_gone = false;
             if state.remove(shard) {
                 self.vacated(namespace, channel);
             }
@@ -133,12 +146,17 @@ impl Node {
                 if left == Left::Gone {
                     let news = server::member_removed(name, user_id);
                     push_to_audience(&mut delivery, channel, state, &news, None, now);
+                    is_gone = true;
                 }
                 if left != Left::Nothing {
                     self.announce_member(state, user_id, true);
                 }
             }
             self.announce(namespace, channel, state);
+            if let Some(user_id) = user_id.filter(|_| is_gone) {
+                self.report_member(namespace, channel, user_id, false, now);
+            }
+            self.report_occupancy(namespace, channel, state, was_occupied, now);
             self.count_changed(namespace, &mut delivery, channel, state, now);
         });
         if channel.name().is_some_and(|name| !name.kind().is_user()) {
@@ -146,7 +164,8 @@ impl Node {
         }
     }
 
-    /// The count of a channel has changed, here or elsewhere: its subscribers here are told in good time.
+    /// The count of a channel has changed, here or elsewhere: its subscribers here are told in good time, and the app's
+    /// back end.
     pub(super) fn count_changed(
         &self,
         namespace: &Arc<Namespace>,
@@ -158,6 +177,7 @@ impl Node {
         let Some(name) = channel.name().filter(|name| is_counted(name)) else {
             return;
         };
+        self.report_count(namespace, channel, name, state, now);
         if state.here() == 0 || !namespace.app.settings().policy(name).subscription_count_events {
             return;
         }

@@ -12,6 +12,7 @@ mod membership;
 mod publish;
 mod queries;
 mod users;
+mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -43,6 +44,8 @@ pub struct Node {
     duties: duties::Duties,
     /// Tells the apps' own back ends.
     webhooks: Webhooks,
+    /// What they are yet to be told.
+    back_ends: webhooks::BackEnds,
     /// Tells the other nodes, if there may be any.
     announcer: Option<Announcer>,
     /// The way to the other nodes. None: this node is alone.
@@ -60,6 +63,7 @@ impl Node {
             hub: Hub::new(inboxes),
             metrics,
             duties: duties::Duties::default(),
+            back_ends: webhooks::BackEnds::default(),
             announcer: None,
             cluster: None,
             shares: AtomicUsize::new(0),

@@ -183,9 +183,11 @@ impl Node {
             (Some(_), Some(name)) if name.kind().is_presence() => self.announced_by_now(namespace, channel),
             _ => 0,
         };
+        let webhook = self.client_event_webhook(namespace, channel, frame, sender);
         let mut delivery = self.inboxes().deliver();
         self.hub.step(namespace, channel, |channel, state| {
             push_to_audience(&mut delivery, channel, state, frame, Some(sender), now);
+            self.report_client_event(namespace, webhook);
             if let (Some(cluster), Some(name)) = (&self.cluster, channel.name()) {
                 let event = RelayedEvent {
                     namespace,

@@ -48,6 +48,17 @@ pub enum Entry {
         /// So many.
         count: u32,
     },
+    /// The back end of the app was told of a channel, or of a member of it.
+    Told {
+        /// The app's id.
+        app: Arc<str>,
+        /// The channel's name.
+        channel: Arc<str>,
+        /// The member's user id. `None`: the channel itself.
+        member: Option<Arc<str>>,
+        /// What it was told: occupied or added, and not vacated or removed.
+        is_there: bool,
+    },
 }
 
 /// How one user is now in a presence channel, on the node that says it.
@@ -64,6 +75,13 @@ const APP: u8 = 1;
 const CHANNEL: u8 = 2;
 const CACHED: u8 = 3;
 const CONNECTIONS: u8 = 4;
+/// From 16 on what is said is behind its length, so that what a later version says can be passed over.
+const TOLD: u8 = 16;
+const LATER: u8 = 17;
+
+/// In what was told: it is there, and it is a member.
+const TOLD_THERE: u8 = 0b01;
+const TOLD_MEMBER: u8 = 0b10;
 
 const HERE: u8 = 1;
 const GONE: u8 = 2;
@@ -109,6 +127,22 @@ impl Pieces {
                 put_number(&mut bytes, (*count).into());
                 self.begin(app, bytes.len());
                 self.piece.put_slice(&bytes);
+            }
+            Entry::Told {
+                app,
+                channel,
+                member,
+                is_there,
+            } => {
+                let there = if *is_there { TOLD_THERE } else { 0 };
+                bytes.put_u8(there | member.as_ref().map_or(0, |_| TOLD_MEMBER));
+                put_bytes(&mut bytes, channel.as_bytes());
+                if let Some(user_id) = member {
+                    put_bytes(&mut bytes, user_id.as_bytes());
+                }
+                self.begin(app, bytes.len() + 4);
+                self.piece.put_u8(TOLD);
+                put_bytes(&mut self.piece, &bytes);
             }
         }
     }
@@ -205,10 +239,27 @@ pub fn read(piece: Bytes) -> Result<Vec<Entry>, Malformed> {
                 app,
                 count: count(&mut reader)?,
             },
+            TOLD => told(app, Reader::new(reader.bytes()?))?,
+            LATER.. => {
+                reader.bytes()?;
+                continue;
+            }
             _ => return Err(Malformed),
         });
     }
     Ok(entries)
+}
+
+fn told(app: Arc<str>, mut reader: Reader) -> Result<Entry, Malformed> {
+    let flags = reader.byte()?;
+    let channel = text(&mut reader)?;
+    let is_member = flags & TOLD_MEMBER != 0;
+    Ok(Entry::Told {
+        app,
+        channel,
+        member: is_member.then(|| text(&mut reader)).transpose()?,
+        is_there: flags & TOLD_THERE != 0,
+    })
 }
 
 fn members(reader: &mut Reader) -> Result<Vec<MemberEntry>, Malformed> {
@@ -277,6 +328,16 @@ mod tests {
                 }
             ),
             (app(), any::<u32>()).prop_map(|(app, count)| Entry::Connections { app, count }),
+            (app(), name(), proptest::option::of(name()), any::<bool>()).prop_map(
+                |(app, channel, member, is_there)| {
+                    Entry::Told {
+                        app,
+                        channel,
+                        member,
+                        is_there,
+                    }
+                }
+            ),
         ]
     }
 
@@ -307,6 +368,20 @@ mod tests {
                 let _ = read(bytes.into());
             }
         }
+    }
+
+    #[test]
+    fn what_a_later_version_says_besides_is_passed_over() {
+        let known = Entry::Connections {
+            app: "1".into(),
+            count: 7,
+        };
+        let mut bytes = BytesMut::new();
+        bytes.put_slice(&written(std::slice::from_ref(&known))[0]);
+        bytes.put_u8(LATER);
+        put_bytes(&mut bytes, b"who knows");
+        bytes.put_slice(&written(std::slice::from_ref(&known))[0]);
+        assert_eq!(read(bytes.freeze()), Ok(vec![known.clone(), known]));
     }
 
     #[test]

@@ -130,6 +130,7 @@ impl Whole {
 fn other_bytes(entry: &Entry) -> usize {
     match entry {
         Entry::Cached { frame, channel, .. } => frame.len() + channel.len(),
+        Entry::Told { channel, member, .. } => channel.len() + member.as_ref().map_or(0, |id| id.len()),
         _ => 0,
     }
 }

@@ -186,6 +186,10 @@ impl Server {
             "the node's duties",
             async move { duties.work_duties().await },
         ));
+        let back_ends = node.clone();
+        tasks.spawn(vital("what back ends are told", async move {
+            back_ends.tell_back_ends().await
+        }));
         tasks.spawn(vital(
             "what health tells",
             watch(node.clone(), health.clone(), sockets_max),
@@ -265,6 +269,7 @@ impl Server {
             tracing::warn!(connections = left, "the deadline has come; dropping what is left");
         }
         drop(self.listening.take());
+        node.finish_telling_back_ends();
         if let Some(membership) = self.membership.take() {
             membership.end().await;
         }
@@ -350,6 +355,7 @@ fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
             .iter()
             .map(|inbox| inbox.charged_bytes() as u64)
             .collect(),
+        webhook_untold: node.untold() as u64,
         cluster: node.cluster_snapshot(),
     }
 }

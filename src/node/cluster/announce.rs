@@ -33,6 +33,8 @@ pub struct Announcer {
     clock: Clock,
     wall_us: fn() -> u64,
     queue: Mutex<Vec<(Arc<Namespace>, Arc<Channel>)>>,
+    /// What back ends were told from here.
+    told_back_ends: Mutex<Vec<Entry>>,
     changed: Notify,
     told: Mutex<Told>,
 }
@@ -55,7 +57,7 @@ struct Told {
 }
 
 /// Microseconds since 1970.
-pub(super) fn wall_us() -> u64 {
+pub(in crate::node) fn wall_us() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
@@ -73,6 +75,7 @@ impl Announcer {
             clock: Clock::default(),
             wall_us,
             queue: Mutex::default(),
+            told_back_ends: Mutex::default(),
             changed: Notify::new(),
             told: Mutex::default(),
         }
@@ -137,9 +140,22 @@ impl Announcer {
         }
     }
 
+    /// A back end was told from here; called under the channel's lock, after it was marked if it has changed.
+    pub(in crate::node) fn told_back_end(&self, told: Entry) {
+        let mut all = self.told_back_ends();
+        all.push(told);
+        if all.len() == 1 {
+            self.changed.notify_one();
+        }
+    }
+
+    fn told_back_ends(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.told_back_ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether there is something to tell, connections aside.
     pub fn has_news(&self) -> bool {
-        !self.queue().is_empty()
+        !self.queue().is_empty() || !self.told_back_ends().is_empty()
     }
 
     /// Waits until there is something to tell.
@@ -165,6 +181,8 @@ impl Announcer {
         let Announced { number, digest } = announced;
         let mut send = |piece| *number = send(piece);
         let mut pieces = Pieces::default();
+        // Before the others, so that what led to it is announced before it.
+        let told_back_ends = std::mem::take(&mut *self.told_back_ends());
         let changed = std::mem::take(&mut *self.queue());
         for (namespace, channel) in changed {
             let read = |_: &_, state: &mut ChannelState| state.take_unannounced(self.node);
@@ -176,6 +194,10 @@ impl Announcer {
             pieces.take_full().into_iter().for_each(&mut send);
         }
         tell_connections(hub, connections, digest, &mut pieces);
+        pieces.finish().into_iter().for_each(&mut send);
+        // In pieces of their own: a version before this one understands no piece that has them.
+        let mut pieces = Pieces::default();
+        told_back_ends.iter().for_each(|told| pieces.push(told));
         pieces.finish().into_iter().for_each(send);
         *announced
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::Cluster;
 use crate::adapter::NodeId;
 use crate::hub::cache::CachedEvent;
 use crate::hub::channel::{Channel, ChannelState, Topic};
@@ -34,6 +35,8 @@ pub(super) struct Hearing<'a> {
     peer: NodeId,
     digest: &'a mut Digest,
     delivery: Delivery<'a>,
+    /// Whether this node takes part in telling back ends. Whom it hears of before was there already.
+    takes_part: bool,
     now: Instant,
 }
 
@@ -55,6 +58,7 @@ impl Node {
             peer,
             digest,
             delivery: self.inboxes().deliver(),
+            takes_part: self.cluster.as_ref().is_none_or(Cluster::takes_part),
             now,
         }
     }
@@ -103,6 +107,18 @@ impl Hearing<'_> {
                 let namespace = self.node.namespace_of(app);
                 self.connections(&namespace, *count);
             }
+            Entry::Told {
+                app,
+                channel,
+                member,
+                is_there,
+            } => {
+                // Of no account for digests.
+                if let Some(name) = name_of(channel) {
+                    let namespace = self.node.namespace_of(app);
+                    self.told(&namespace, name, member.as_ref(), *is_there);
+                }
+            }
         }
         true
     }
@@ -150,6 +166,7 @@ impl Hearing<'_> {
         state: &mut ChannelState,
         count: u32,
     ) -> u32 {
+        let was_occupied = state.is_occupied();
         let before = state.set_elsewhere(self.peer, count);
         if (before == 0) != (count == 0) {
             let shares = &self.node.shares;
@@ -163,16 +180,60 @@ impl Hearing<'_> {
                 self.digest
                     .count(namespace.app.id(), name.as_str(), before, count);
             }
+            self.report_occupancy(namespace, channel, state, was_occupied);
             self.node
                 .count_changed(namespace, &mut self.delivery, channel, state, self.now);
         }
         before
     }
 
+    /// Whether a channel is occupied may have changed by what the peer says; called under its lock.
+    fn report_occupancy(
+        &self,
+        namespace: &Arc<Namespace>,
+        channel: &Arc<Channel>,
+        state: &ChannelState,
+        was_occupied: bool,
+    ) {
+        if self.takes_part || was_occupied {
+            self.node
+                .report_occupancy(namespace, channel, state, was_occupied, self.now);
+        }
+        if !self.takes_part && state.is_occupied() {
+            self.is_known(namespace, channel, state, None);
+        }
+    }
+
+    /// This node has just started, and hears who was there before: whoever told the back end knows that as well.
+    fn is_known(
+        &self,
+        namespace: &Arc<Namespace>,
+        channel: &Arc<Channel>,
+        state: &ChannelState,
+        member: Option<&Arc<str>>,
+    ) {
+        let cluster = self.node.cluster.as_ref();
+        if cluster.is_some_and(|cluster| cluster.turns().has(self.peer)) {
+            self.node
+                .heard_told(namespace, channel, state, member, true, self.now);
+        }
+    }
+
+    /// The peer told a back end.
+    fn told(&self, namespace: &Arc<Namespace>, name: ChannelName, member: Option<&Arc<str>>, is_there: bool) {
+        // Whether somebody is there is asked under the lock, even if there is nobody.
+        self.node
+            .hub
+            .enter(namespace, &Topic::Channel(name), |channel, state| {
+                self.node
+                    .heard_told(namespace, channel, state, member, is_there, self.now);
+            });
+    }
+
     /// The peer has this user; called under the channel's lock. The answer is the bytes of news that came of it.
     pub(super) fn claim(
         &mut self,
-        namespace: &Namespace,
+        namespace: &Arc<Namespace>,
         channel: &Arc<Channel>,
         state: &mut ChannelState,
         user_id: &Arc<str>,
@@ -191,7 +252,16 @@ impl Hearing<'_> {
             stamp: self.node.heard(since),
             node: self.peer,
         };
-        if !state.presence().claim(user_id, user_info, origin) || state.here() == 0 {
+        let was_occupied = state.is_occupied();
+        let is_new = state.presence().claim(user_id, user_info, origin);
+        self.report_occupancy(namespace, channel, state, was_occupied);
+        if !self.takes_part {
+            self.is_known(namespace, channel, state, Some(user_id));
+        } else if is_new {
+            self.node
+                .report_member(namespace, channel, user_id, true, self.now);
+        }
+        if !is_new || state.here() == 0 {
             return 0;
         }
         let news = server::member_added(name, user_id, user_info);
@@ -202,7 +272,7 @@ impl Hearing<'_> {
     /// news that came of it.
     pub(super) fn unclaim(
         &mut self,
-        namespace: &Namespace,
+        namespace: &Arc<Namespace>,
         channel: &Arc<Channel>,
         state: &mut ChannelState,
         user_id: &str,
@@ -215,7 +285,13 @@ impl Hearing<'_> {
         };
         self.digest
             .member(namespace.app.id(), name.as_str(), user_id, true, false);
-        if !state.presence().unclaim(user_id, self.peer) || state.here() == 0 {
+        let is_gone = state.presence().unclaim(user_id, self.peer);
+        if is_gone {
+            self.node
+                .report_member(namespace, channel, user_id, false, self.now);
+            self.report_occupancy(namespace, channel, state, true);
+        }
+        if !is_gone || state.here() == 0 {
             return 0;
         }
         let news = server::member_removed(name, user_id);

@@ -18,6 +18,7 @@ use super::peers::Work;
 use super::{Cluster, now};
 use crate::adapter::{Event, Events, LANE_HEART, Message, NodeId, Topic};
 use crate::node::Node;
+use crate::node::webhooks::turns::Turns;
 use crate::relay::parcel::{Beat, Content, Parcel};
 use crate::roster::digest::Digest;
 use crate::roster::lease::{Leases, Word};
@@ -44,6 +45,7 @@ pub(super) struct Heart {
     /// Somebody asked for them: the next beat carries all.
     owes_heads: AtomicBool,
     is_leaving: AtomicBool,
+    takes_part: AtomicBool,
     lost: AtomicU64,
 }
 
@@ -80,6 +82,7 @@ impl Heart {
             asks_heads: AtomicBool::new(true),
             owes_heads: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
+            takes_part: AtomicBool::new(false),
             lost: AtomicU64::new(0),
         }
     }
@@ -193,7 +196,7 @@ impl Cluster {
         let beat = Beat {
             is_starting: !self.has_synced(),
             is_leaving,
-            is_ready: self.is_synced(),
+            is_ready: self.begins_its_part(),
             asks_heads: heart.asks_heads.swap(false, Ordering::Relaxed),
             has_all_heads,
             topics: self.config.topics,
@@ -237,6 +240,7 @@ impl Node {
             return cluster.malformed();
         };
         if sender == cluster.id {
+            cluster.hear_of_turns(sender, &beat);
             return self.hear_own_beat(&beat);
         }
         if (beat.topics, beat.hash) != (cluster.config.topics, HASH) {
@@ -261,6 +265,7 @@ impl Node {
             }
             Word::Known => {}
         }
+        cluster.hear_of_turns(sender, &beat);
         if beat.asks_heads {
             cluster.heart.owes_heads.store(true, Ordering::Relaxed);
             cluster.heart.early.notify_one();
@@ -308,9 +313,39 @@ impl Node {
 }
 
 impl Cluster {
+    /// Whether this node takes part in duties that need one doer: since it knew for the first time what there is, and
+    /// others had time to be heard.
+    pub(super) fn takes_part(&self) -> bool {
+        self.heart.takes_part.load(Ordering::Relaxed)
+    }
+
+    /// Whether every node that hears this one gives it its turns.
+    pub fn has_turns(&self) -> bool {
+        self.turns().has(self.id)
+    }
+
+    fn begins_its_part(&self) -> bool {
+        let begins = || self.is_synced() && self.turns().is_heard_for(JUDGED_AFTER, now());
+        let takes_part = self.takes_part() || begins();
+        self.heart.takes_part.store(takes_part, Ordering::Relaxed);
+        takes_part
+    }
+
+    /// A node is alive, and takes its turns if it takes part.
+    fn hear_of_turns(&self, node: NodeId, beat: &Beat) {
+        let mut turns = Turns::clone(&self.turns());
+        if turns.beat(node, beat.is_ready, now()) {
+            self.turns.store(Arc::new(turns));
+        }
+    }
+
     /// A node is gone: what it had is taken out.
     fn part(&self, peer: NodeId) {
         let now = now();
+        let mut turns = Turns::clone(&self.turns());
+        if turns.gone(peer) {
+            self.turns.store(Arc::new(turns));
+        }
         self.peers.lose(peer, now);
         self.lanes
             .iter()

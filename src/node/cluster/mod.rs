@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rand::SeedableRng;
@@ -39,6 +40,7 @@ pub use self::interest::Waiter;
 use self::interest::{Entered, Interests, Wish};
 use self::peers::Peers;
 pub(super) use self::relay::RelayedEvent;
+use super::webhooks::turns::Turns;
 use super::{Node, now};
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::{Adapter, Events, LANE_HEART, Link, NodeId, Sink, Topic};
@@ -120,6 +122,8 @@ pub struct Cluster {
     /// Who asks for all that is here.
     asking: mpsc::Sender<NodeId>,
     runtime: Handle,
+    /// Whose turn it is where one node acts for all. Written by the heart alone.
+    turns: ArcSwap<Turns>,
     /// Looked at now and then, since it is asked for with each trigger.
     is_behind: AtomicBool,
     /// Events of other nodes that the shards could not take.
@@ -211,6 +215,7 @@ impl Cluster {
             peers: Peers::default(),
             asking,
             runtime: Handle::current(),
+            turns: ArcSwap::from_pointee(Turns::new(id)),
             is_behind: AtomicBool::new(false),
             dropped_busy: AtomicU64::new(0),
             has_told_malformed: AtomicBool::new(false),
@@ -231,6 +236,16 @@ impl Cluster {
     /// The wall clock that this node goes by: microseconds since 1970.
     pub(super) fn wall_us(&self) -> fn() -> u64 {
         self.wall_us
+    }
+
+    /// Whose turn it is where one node acts for all.
+    pub(super) fn turns(&self) -> Guard<Arc<Turns>> {
+        self.turns.load()
+    }
+
+    /// Whether no other node is known to be alive.
+    pub(super) fn is_last(&self) -> bool {
+        self.heart.alive().is_empty()
     }
 
     /// What is left to chance here: another for each life.

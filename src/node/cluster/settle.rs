@@ -248,7 +248,7 @@ impl Settling {
 /// is left shows in the difference, the next time.
 fn bring_members(
     hearing: &mut Hearing<'_>,
-    namespace: &Namespace,
+    namespace: &Arc<Namespace>,
     channel: &Arc<Channel>,
     state: &mut ChannelState,
     peer: NodeId,

@@ -33,6 +33,7 @@ impl Admin {
                 }],
                 outbox_bytes: 0,
                 inbox_bytes: vec![0, 0],
+                webhook_untold: 0,
             }),
         });
         let (stop, stopped) = oneshot::channel::<()>();
