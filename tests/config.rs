@@ -187,6 +187,9 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
         ("metrics.prefix", _) => of_text("_7"),
         ("server.host" | "admin.host", _) => of_text("::1"),
         ("apps[0].channels[0].pattern", _) => of_text("private-7"),
+        ("apps[0].webhooks[0].url", _) => of_text("http://7.example/"),
+        ("apps[0].webhooks[0].event_types[0]", _) => of_text("member_added"),
+        ("webhooks.block[0]" | "webhooks.allow[0]", _) => of_text("7.0.0.0/8"),
         ("redis.url", _) => of_text("rediss://[::1]:7"),
         ("store.url", _) => of_text("sqlite:///7"),
         // Looks like a number, and must stay text.
@@ -218,7 +221,18 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
 
 /// What else is set where a setting means nothing by itself: the first entry of a list that is empty in the example, or
 /// what switches a section on.
-const BESIDE: [(&str, &str, &str); 3] = [
+const BESIDE: [(&str, &str, &str); 6] = [
+    ("webhooks.allow", "webhooks.block_private", "true"),
+    (
+        "apps[0].webhooks[0].batch",
+        "apps[0].webhooks",
+        r#"[{"url": "http://a.example/", "batch": {"max_events": 7, "max_delay_ms": 7}}]"#,
+    ),
+    (
+        "apps[0].webhooks",
+        "apps[0].webhooks",
+        r#"[{"url": "http://a.example/"}]"#,
+    ),
     ("apps[0].keys", "apps[0].keys", r#"[{"key": "k", "secret": "s"}]"#),
     (
         "apps[0].channels",
@@ -240,7 +254,10 @@ fn every_setting_can_be_overridden_by_the_environment() {
         );
         // Secrets do not show in the output that is compared here; they have their own tests.
         let is_secret = |name: &&str| path.as_str().ends_with(*name);
-        if ["secret", "secret_file", "password"].iter().any(is_secret) {
+        if ["secret", "secret_file", "password", "headers"]
+            .iter()
+            .any(is_secret)
+        {
             continue;
         }
         // Refused but for its default, for want of TLS or of an endpoint; or read as soon as it is set.

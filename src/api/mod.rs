@@ -14,6 +14,7 @@ mod info;
 mod query;
 mod route;
 mod users;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -30,6 +31,7 @@ use tokio::runtime::Handle;
 use crate::app::App;
 use crate::node::{Busy, Cluster, Node};
 use crate::protocol::path::below_prefix;
+use crate::webhook::Letters;
 use auth::Signed;
 use channels::{ChannelQuery, ListQuery};
 use error::ApiError;
@@ -170,6 +172,17 @@ impl Api {
                 let (node, app) = (Arc::clone(&self.node), Arc::clone(app));
                 self.aside(move || query.answer(&node.members(&app, &query.name)))
                     .await
+            }
+            Call::Webhooks => {
+                let (node, app) = (Arc::clone(&self.node), Arc::clone(app));
+                self.aside(move || webhooks::report(&node.webhooks().report(&app)))
+                    .await
+            }
+            Call::RedeliverLetter(id) => {
+                webhooks::redeliver(self.node.webhooks(), app, webhooks::letter(id)?)
+            }
+            Call::RedeliverEndpoint(name) => {
+                webhooks::redeliver(self.node.webhooks(), app, Letters::Endpoint(name))
             }
             Call::Connections => Ok(connections_answer(app.connections_everywhere())),
             Call::TerminateUser(id) => {

@@ -28,6 +28,9 @@ pub(super) enum Call<'a> {
     Channel(Cow<'a, str>),
     ChannelUsers(Cow<'a, str>),
     Connections,
+    Webhooks,
+    RedeliverLetter(Cow<'a, str>),
+    RedeliverEndpoint(Cow<'a, str>),
     TerminateUser(Cow<'a, str>),
     ReconnectUser(Cow<'a, str>),
 }
@@ -56,6 +59,9 @@ fn call<'a>(segments: &[&'a str]) -> Result<Call<'a>, ApiError> {
         ["channels", name] if !name.is_empty() => Call::Channel(decoded(name)?),
         ["channels", name, "users"] if !name.is_empty() => Call::ChannelUsers(decoded(name)?),
         ["connections"] => Call::Connections,
+        ["webhooks"] => Call::Webhooks,
+        ["webhooks", "dead_letters", id, "redeliver"] => Call::RedeliverLetter(decoded(id)?),
+        ["webhooks", name, "redeliver"] if !name.is_empty() => Call::RedeliverEndpoint(decoded(name)?),
         ["users", user, "terminate_connections"] if !user.is_empty() => Call::TerminateUser(decoded(user)?),
         ["users", user, "force_reconnect"] if !user.is_empty() => Call::ReconnectUser(decoded(user)?),
         _ => return Err(no_such_call()),
@@ -65,13 +71,25 @@ fn call<'a>(segments: &[&'a str]) -> Result<Call<'a>, ApiError> {
 impl Call<'_> {
     /// Whether other nodes have to hear of it.
     pub(super) fn is_relayed(&self) -> bool {
-        self.method() == "POST"
+        matches!(
+            self,
+            Call::Event | Call::Batch | Call::TerminateUser(_) | Call::ReconnectUser(_)
+        )
     }
 
     fn method(&self) -> &'static str {
         match self {
-            Call::Event | Call::Batch | Call::TerminateUser(_) | Call::ReconnectUser(_) => "POST",
-            Call::Channels | Call::Channel(_) | Call::ChannelUsers(_) | Call::Connections => "GET",
+            Call::Event
+            | Call::Batch
+            | Call::RedeliverLetter(_)
+            | Call::RedeliverEndpoint(_)
+            | Call::TerminateUser(_)
+            | Call::ReconnectUser(_) => "POST",
+            Call::Channels
+            | Call::Channel(_)
+            | Call::ChannelUsers(_)
+            | Call::Connections
+            | Call::Webhooks => "GET",
         }
     }
 }
@@ -86,8 +104,9 @@ fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
 fn no_such_call() -> ApiError {
     ApiError::NotFound(
         "No such call. Below /apps/APP_ID there are events, batch_events, channels, channels/NAME, \
-         channels/NAME/users, connections, users/USER_ID/terminate_connections and \
-         users/USER_ID/force_reconnect."
+         channels/NAME/users, connections, users/USER_ID/terminate_connections, \
+         users/USER_ID/force_reconnect, webhooks, webhooks/NAME/redeliver and \
+         webhooks/dead_letters/ID/redeliver."
             .into(),
     )
 }
@@ -131,6 +150,17 @@ mod tests {
                 "/apps/3/users/users/force_reconnect",
                 (id("3"), Call::ReconnectUser("users".into())),
             ),
+            (Method::GET, "/apps/3/webhooks", (id("3"), Call::Webhooks)),
+            (
+                Method::POST,
+                "/apps/3/webhooks/dead_letters/00ff/redeliver",
+                (id("3"), Call::RedeliverLetter("00ff".into())),
+            ),
+            (
+                Method::POST,
+                "/apps/3/webhooks/dead_letters/redeliver",
+                (id("3"), Call::RedeliverEndpoint("dead_letters".into())),
+            ),
             (
                 Method::POST,
                 "/users/42/terminate_connections",
@@ -149,6 +179,8 @@ mod tests {
             (Method::HEAD, "/apps/3/channels", "GET"),
             (Method::OPTIONS, "/apps/3/channels", "GET"),
             (Method::POST, "/apps/3/channels/a/users", "GET"),
+            (Method::POST, "/apps/3/webhooks", "GET"),
+            (Method::GET, "/apps/3/webhooks/a/redeliver", "POST"),
             (Method::DELETE, "/users/42/terminate_connections", "POST"),
         ] {
             assert_eq!(
@@ -172,6 +204,9 @@ mod tests {
             "/apps/3/channels/a/members",
             "/apps/3/users//terminate_connections",
             "/apps/3/users/42",
+            "/apps/3/webhooks/a",
+            "/apps/3/webhooks//redeliver",
+            "/apps/3/webhooks/dead_letters/00ff",
             "/users/42/force_reconnect",
             "",
             "apps/3/events",

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::KeyConfig;
 use super::origin::OriginPattern;
 use super::policy::{self, ChannelRule};
+use super::webhook::WebhookConfig;
 use crate::secret::{REDACTED, Secret};
 
 /// One app: a tenant with its own key, secret, channels and limits.
@@ -139,6 +140,8 @@ pub struct AppConfig {
     /// What differs for channels by their names: the first rule whose pattern fits a channel counts, alone, and what it
     /// does not say is as the app has it. `fanwire check-config --channel NAME` tells which one that is.
     pub channels: Vec<ChannelRule>,
+    /// Where the app's own back end is told what happens.
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// How a client that has been silent is asked for a sign of life.
@@ -196,6 +199,7 @@ impl Default for AppConfig {
             watch_grace_ms: 3000,
             webhook_grace_ms: 3000,
             channels: Vec::new(),
+            webhooks: Vec::new(),
         }
     }
 }
@@ -332,12 +336,14 @@ impl AppConfig {
             );
         }
         faults.extend(policy::faults(self, &self.endpoint_names()));
+        faults.extend(WebhookConfig::faults(&self.webhooks));
         faults
     }
 
     /// The names of the app's webhook endpoints.
     pub fn endpoint_names(&self) -> Vec<String> {
-        Vec::new()
+        let webhooks = self.webhooks.iter().enumerate();
+        webhooks.map(|(index, webhook)| webhook.name_at(index)).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the server works with: an app's settings, resolved. Nothing in them needs to be parsed or looked up by name.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use super::keys::{Key, Keys};
 use super::origin::OriginPattern;
 use super::policy::{Policies, Policy};
 use super::rates::Rated;
+use super::webhook::{WebhookEndpoint, WebhookEndpoints, WebhookKind};
 use crate::limit::Rate;
 use crate::protocol::ChannelName;
 
@@ -20,6 +22,8 @@ pub struct Settings {
     /// Every limit in the unit it is used in.
     pub limits: Limits,
     policies: Policies,
+    /// Where the app's own back end is told what happens.
+    pub webhooks: WebhookEndpoints,
     keys: Keys,
     origins: Vec<OriginPattern>,
 }
@@ -121,6 +125,7 @@ impl Settings {
         Settings {
             limits: Limits::of(&config),
             policies: Policies::of(&config),
+            webhooks: WebhookEndpoints::of(&config.webhooks),
             keys: Keys::of(&config),
             origins,
             config,
@@ -130,6 +135,17 @@ impl Settings {
     /// What holds for a channel. The first rule that fits its name is looked for; where there are none that is no work.
     pub fn policy(&self, channel: &ChannelName) -> &Policy {
         self.policies.of_channel(channel)
+    }
+
+    /// The webhook endpoints that are told of such events of this channel. No work for an app without any.
+    pub fn endpoints_wanting(
+        &self,
+        kind: WebhookKind,
+        channel: &ChannelName,
+    ) -> impl Iterator<Item = &Arc<WebhookEndpoint>> {
+        let mut wanting = self.webhooks.wanting(kind, channel).peekable();
+        let policy = wanting.peek().map(|_| self.policy(channel));
+        wanting.filter(move |endpoint| policy.is_some_and(|policy| policy.tells(&endpoint.name)))
     }
 
     /// What holds where no rule does.

@@ -168,7 +168,7 @@ impl WebhookFilter {
 
 impl WebhookConfig {
     /// What is wrong about the endpoints of an app, by themselves and among each other.
-    pub fn faults(webhooks: &[WebhookConfig]) -> Vec<Fault> {
+    pub(super) fn faults(webhooks: &[WebhookConfig]) -> Vec<Fault> {
         let mut names = HashSet::new();
         let mut faults = Vec::new();
         for (index, webhook) in webhooks.iter().enumerate() {
@@ -185,7 +185,7 @@ impl WebhookConfig {
     }
 
     /// The name it goes by at this place of the list, from 0.
-    fn name_at(&self, index: usize) -> String {
+    pub(crate) fn name_at(&self, index: usize) -> String {
         self.name.clone().unwrap_or_else(|| (index + 1).to_string())
     }
 
@@ -332,8 +332,8 @@ pub struct WebhookEndpoints {
 }
 
 impl WebhookEndpoints {
-    /// Resolves what is in order; see [`WebhookConfig::faults`] for what is not.
-    pub fn of(webhooks: &[WebhookConfig]) -> WebhookEndpoints {
+    /// Resolves what is in order; see [`AppConfig::faults`](super::AppConfig::faults) for what is not.
+    pub(super) fn of(webhooks: &[WebhookConfig]) -> WebhookEndpoints {
         let resolve = |(index, webhook): (usize, &WebhookConfig)| {
             let of_type = webhook
                 .event_types
@@ -353,13 +353,8 @@ impl WebhookEndpoints {
         WebhookEndpoints { all, kinds }
     }
 
-    /// Whether any endpoint is told of such events of this channel. Nobody is told of the channels of single users.
-    pub fn want(&self, kind: WebhookKind, channel: &ChannelName) -> bool {
-        self.wanting(kind, channel).next().is_some()
-    }
-
-    /// The endpoints that are told of such events of this channel.
-    pub fn wanting(
+    /// The endpoints that ask for such events of this channel. Nobody is told of the channels of single users.
+    pub(super) fn wanting(
         &self,
         kind: WebhookKind,
         channel: &ChannelName,
@@ -499,14 +494,21 @@ mod tests {
             (ClientEvent, "private-room-1-eu", false),
             (ChannelOccupied, "presence-room-1-eu", false),
         ] {
-            assert_eq!(filtered.want(kind, &channel(name)), wanted, "{kind:?} {name}");
+            assert_eq!(
+                filtered.wanting(kind, &channel(name)).next().is_some(),
+                wanted,
+                "{kind:?} {name}"
+            );
         }
         assert_eq!(filtered.iter().map(|it| &*it.name).collect::<Vec<_>>(), ["2"]);
 
         let all = WebhookEndpoints::of(&[endpoint("http://a/")]);
-        assert!(all.want(CacheMiss, &channel("cache-a")));
-        assert!(!all.want(ChannelOccupied, &channel("#server-to-user-a")));
-        assert!(!WebhookEndpoints::default().want(CacheMiss, &channel("cache-a")));
+        for (kind, name, count) in [
+            (CacheMiss, "cache-a", 1),
+            (ChannelOccupied, "#server-to-user-a", 0),
+        ] {
+            assert_eq!(all.wanting(kind, &channel(name)).count(), count, "{name}");
+        }
     }
 
     #[test]

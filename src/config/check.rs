@@ -17,6 +17,7 @@ pub(super) fn contradictions(config: &Config) -> Found {
     found.extend(public_secrets(config));
     found.extend(unreachable_limits(config));
     found.extend(unreachable_apps(config));
+    found.extend(hasty_webhooks(config));
     found.extend(unreachable_brokers(config));
     found.extend(
         config
@@ -135,6 +136,31 @@ fn unreachable_apps(config: &Config) -> Found {
             (KeyPath::new("apps").index(index).key("tls_only"), text.into())
         })
         .collect()
+}
+
+/// Webhooks that would be given up before they could be delivered, and what is wrong about their section.
+fn hasty_webhooks(config: &Config) -> Found {
+    let section = KeyPath::new("webhooks");
+    let faults = config.webhooks.faults().into_iter();
+    let mut found: Found = faults.map(|(key, text)| (section.key(&key), text)).collect();
+    let give_up_ms = u64::from(config.webhooks.give_up_s) * 1_000;
+    for (app, settings) in config.apps.iter().enumerate() {
+        for (index, endpoint) in settings.webhooks.iter().enumerate() {
+            let times = [
+                ("timeout_ms", endpoint.timeout_ms),
+                ("batch.max_delay_ms", endpoint.batch.max_delay_ms),
+            ];
+            for (key, ms) in times.into_iter().filter(|(_, ms)| u64::from(*ms) >= give_up_ms) {
+                let text = format!(
+                    "is {ms}, but an event is given up after `webhooks.give_up_s`, {}",
+                    config.webhooks.give_up_s
+                );
+                let place = KeyPath::new("apps").index(app).key("webhooks").index(index);
+                found.push((place.key(key), text));
+            }
+        }
+    }
+    found
 }
 
 /// The way to the other nodes and the brokers, as far as they are used.
@@ -268,6 +294,27 @@ mod tests {
                 "nats.urls",
             ),
             (json!({"admin": {"port": 6001}}), "admin.port"),
+            (
+                json!({"webhooks": {"block": ["10.0.0.0/8", "all"]}}),
+                "webhooks.block[1]",
+            ),
+            (json!({"webhooks": {"allow": ["10.0.0.0/8"]}}), "webhooks.allow"),
+            (
+                json!({"webhooks": {"queue_events_max": 10}}),
+                "webhooks.endpoint_events_max",
+            ),
+            (
+                json!({"webhooks": {"retry_max_ms": 500}}),
+                "webhooks.retry_first_ms",
+            ),
+            (
+                json!({"webhooks": {"give_up_s": 10}, "apps": [app(json!({"webhooks": [{"url": "http://a/"}]}))]}),
+                "apps[0].webhooks[0].timeout_ms",
+            ),
+            (
+                json!({"apps": [app(json!({"webhooks": [{"url": "http://a/", "headers": {"Host": "b"}}]}))]}),
+                "apps[0].webhooks[0].headers.Host",
+            ),
             (json!({"admin": {"port": 6001, "host": "0.0.0.0"}}), "admin.port"),
             (json!({"metrics": {"prefix": "a-b"}}), "metrics.prefix"),
             (json!({"metrics": {"prefix": "1a"}}), "metrics.prefix"),

@@ -19,6 +19,8 @@ use super::{Config, file};
 pub(super) enum Shape {
     Section(BTreeMap<String, Shape>),
     List(Box<Shape>),
+    /// Any names, each with such a value.
+    Names(Box<Shape>),
     Text,
     Choice(Vec<String>),
     /// A whole number. `among` lists the only ones allowed, if there is such a list.
@@ -66,6 +68,10 @@ impl Shape {
         let choices = choices(schema);
         match schema["type"].as_str() {
             Some("object") => {
+                if schema["additionalProperties"].is_object() {
+                    let value = Shape::read(&schema["additionalProperties"], &path.key("*"));
+                    return Shape::Names(Box::new(value));
+                }
                 let closed = schema["additionalProperties"] == false;
                 assert!(closed, "{path}: a section that does not deny unknown fields");
                 let fields = schema["properties"].as_object().into_iter().flatten();
@@ -155,6 +161,10 @@ impl Shape {
                 });
                 true
             }
+            (Shape::Names(shape), Value::Object(object)) => {
+                object.retain(|name, value| shape.prune(value, &path.key(name), report));
+                true
+            }
             (Shape::List(entry), Value::Array(values)) => {
                 // All or nothing: the places of the others must not shift. Every entry is looked at.
                 let mut all_fit = true;
@@ -215,7 +225,7 @@ impl Shape {
                     .or_else(|_| text.parse::<i64>().map(Value::from));
                 number.map_err(|_| "must be a whole number".to_owned())
             }
-            Shape::Section(_) | Shape::List(_) => {
+            Shape::Section(_) | Shape::List(_) | Shape::Names(_) => {
                 file::parse(text).map_err(|error| format!("must be {} as JSON text: {error}", self.name()))
             }
         }
@@ -235,7 +245,7 @@ impl Shape {
 
     fn name(&self) -> &'static str {
         match self {
-            Shape::Section(_) => "an object",
+            Shape::Section(_) | Shape::Names(_) => "an object",
             Shape::List(_) => "a list",
             Shape::Text | Shape::Choice(_) => "text",
             Shape::Number { .. } => "a whole number",

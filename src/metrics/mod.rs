@@ -23,6 +23,7 @@ mod app;
 mod cluster;
 mod json;
 mod reason;
+mod webhook;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,8 @@ use self::app::AppFamilies;
 pub use self::app::{AppMetrics, BatchCounts};
 pub use self::cluster::{Bus, ClusterSnapshot};
 pub use self::reason::{CloseReason, ConnectionError};
+use self::webhook::WebhookFamilies;
+pub use self::webhook::{WebhookDrop, WebhookMetrics, WebhookSnapshot};
 
 /// The content type of [`Metrics::text`].
 pub const TEXT_CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -47,6 +50,8 @@ pub struct Metrics {
     scrape: Mutex<()>,
     families: AppFamilies,
     apps: Mutex<HashMap<Arc<str>, Arc<AppMetrics>>>,
+    webhook_families: WebhookFamilies,
+    webhooks: Mutex<HashMap<Arc<str>, Arc<WebhookMetrics>>>,
     closed: Vec<IntCounter>,
     connection_errors: Vec<IntCounter>,
     outbox_bytes: IntGauge,
@@ -72,6 +77,8 @@ pub struct Snapshot {
     pub inbox_bytes: Vec<u64>,
     /// Changes of channels and members that back ends are yet to be told.
     pub webhook_untold: u64,
+    /// Every app for whose endpoints something waits; one that is missing here has nothing that does.
+    pub webhooks: Vec<WebhookSnapshot>,
     /// The way to the other nodes; none where a node is alone.
     pub cluster: Option<ClusterSnapshot>,
 }
@@ -98,6 +105,7 @@ impl Metrics {
         let naming = Naming::new(prefix, port);
         let registry = Registry::new();
         let families = AppFamilies::register(&naming, &registry)?;
+        let webhook_families = WebhookFamilies::register(&naming, &registry)?;
         let closed = register(
             &registry,
             IntCounterVec::new(
@@ -130,6 +138,8 @@ impl Metrics {
         Ok(Metrics {
             scrape: Mutex::new(()),
             apps: Mutex::new(HashMap::new()),
+            webhook_families,
+            webhooks: Mutex::new(HashMap::new()),
             closed: CloseReason::ALL
                 .iter()
                 .map(|reason| closed.with_label_values(&[reason.as_str()]))
@@ -185,6 +195,17 @@ impl Metrics {
         app
     }
 
+    /// The figures of one app's webhooks; as [`Metrics::app`].
+    pub fn webhooks(&self, app_id: &str) -> Arc<WebhookMetrics> {
+        let mut apps = lock(&self.webhooks);
+        if let Some(app) = apps.get(app_id) {
+            return app.clone();
+        }
+        let app = Arc::new(self.webhook_families.app(app_id));
+        apps.insert(app_id.into(), app.clone());
+        app
+    }
+
     /// How many sockets ended for this reason.
     pub fn closed(&self, reason: CloseReason) -> &IntCounter {
         &self.closed[reason as usize]
@@ -227,6 +248,13 @@ impl Metrics {
             self.app(&app.app_id).show(app.connected, app.active_channels);
         }
         idle.values().for_each(|app| app.show(0, 0));
+        let mut idle = lock(&self.webhooks).clone();
+        for app in &snapshot.webhooks {
+            idle.remove(&app.app_id);
+            self.webhooks(&app.app_id).show(app);
+        }
+        idle.values()
+            .for_each(|app| app.show(&WebhookSnapshot::default()));
         self.outbox_bytes.set(shown(snapshot.outbox_bytes));
         self.webhook_untold.set(shown(snapshot.webhook_untold));
         self.shards.set(shown(snapshot.inbox_bytes.len() as u64));

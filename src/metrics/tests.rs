@@ -302,6 +302,7 @@ fn gauges_show_the_snapshot_and_fall_to_zero_with_what_it_no_longer_names() {
     let metrics = metrics();
     let connected = |app_id| format!("fanwire_connected{{app_id=\"{app_id}\",port=\"6001\"}}");
     let busy = Snapshot {
+        webhooks: Vec::new(),
         cluster: None,
         apps: vec![app_snapshot("1", 20_000, 7), app_snapshot("2", 1, 0)],
         outbox_bytes: 4096,

@@ -191,6 +191,10 @@ impl Server {
             back_ends.tell_back_ends().await
         }));
         tasks.spawn(vital(
+            "the delivery of webhooks",
+            node.webhooks().clone().deliver(),
+        ));
+        tasks.spawn(vital(
             "what health tells",
             watch(node.clone(), health.clone(), sockets_max),
         ));
@@ -270,6 +274,13 @@ impl Server {
         }
         drop(self.listening.take());
         node.finish_telling_back_ends();
+        let dropped = node.webhooks().flush(deadline.into_std()).await;
+        if dropped > 0 {
+            tracing::warn!(
+                events = dropped,
+                "the deadline has come; dropping webhooks that wait"
+            );
+        }
         if let Some(membership) = self.membership.take() {
             membership.end().await;
         }
@@ -356,6 +367,7 @@ fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
             .map(|inbox| inbox.charged_bytes() as u64)
             .collect(),
         webhook_untold: node.untold() as u64,
+        webhooks: node.webhooks().snapshot(),
         cluster: node.cluster_snapshot(),
     }
 }

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::client::address::Network;
+
 /// Where an event waits between its happening and its delivery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -85,5 +87,49 @@ impl Default for WebhooksConfig {
             block: Vec::new(),
             allow: Vec::new(),
         }
+    }
+}
+
+impl WebhooksConfig {
+    /// What is wrong with these settings by themselves: the key of one, and what to do about it, for a person.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        for (list, networks) in [("block", &self.block), ("allow", &self.allow)] {
+            for (index, network) in networks.iter().enumerate() {
+                if let Err(text) = network.parse::<Network>() {
+                    faults.push((format!("{list}[{index}]"), text.to_owned()));
+                }
+            }
+        }
+        if !self.block_private && !self.allow.is_empty() {
+            let text =
+                "does nothing, since `block_private` is off and all is allowed that `block` does not refuse";
+            faults.push(("allow".into(), text.into()));
+        }
+        let mut compare = |key: &str, figure: usize, bound: &str, most: usize| {
+            if figure > most {
+                let text = format!("can never be reached, since `webhooks.{bound}` is {most}");
+                faults.push((key.into(), text));
+            }
+        };
+        compare(
+            "endpoint_events_max",
+            self.endpoint_events_max,
+            "queue_events_max",
+            self.queue_events_max,
+        );
+        compare(
+            "endpoint_bytes_max",
+            self.endpoint_bytes_max,
+            "queue_bytes_max",
+            self.queue_bytes_max,
+        );
+        compare(
+            "retry_first_ms",
+            self.retry_first_ms as usize,
+            "retry_max_ms",
+            self.retry_max_ms as usize,
+        );
+        faults
     }
 }

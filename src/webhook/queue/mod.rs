@@ -22,9 +22,11 @@
 //!
 //! Knows nothing of events: entries are bytes.
 
+mod entry;
 #[allow(dead_code, reason = "the brokers come next")]
 mod ledger;
 mod open;
+mod ticket;
 
 use std::fmt;
 
@@ -32,7 +34,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
+pub(super) use entry::Entry;
 pub use open::{JournalFault, Room, open};
+pub(super) use ticket::{Ticket, Tickets};
 
 /// How many partitions there are: as many as a [`Partitions`] has bits. Part of the format of what is stored.
 pub const PARTITIONS: u8 = 64;

@@ -1,0 +1,211 @@
+//! What carries out deliveries: one task that starts requests when they are due, and one for each request on its way.
+//!
+//! While nothing waits it sleeps without a timer, however many endpoints there are.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use hyper_util::client::legacy::connect::Connect;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::body::{Event, body};
+use super::client::address::Guard;
+use super::client::{self, Answer, Letterhead, Pool};
+use super::dispatch::Attempt;
+use super::dispatch::history::Outcome;
+use super::queue::{Entry, Taken};
+use super::{Shared, Webhooks, lock, now, unix_ms};
+use crate::app::{App, Settings};
+use crate::metrics::WebhookDrop;
+
+/// How often it is looked whether all is delivered, when the process is about to end.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Webhooks {
+    /// Delivers what is sent, for ever.
+    pub async fn deliver(self) {
+        let guard = Guard::of(&self.shared.config);
+        self.deliver_over(move || client::pool(guard)).await;
+    }
+
+    /// The same over any connections, which are asked for at the first delivery.
+    pub(super) async fn deliver_over<C>(self, open: impl FnOnce() -> Pool<C>)
+    where
+        C: Connect + Clone + Send + Sync + 'static,
+    {
+        let shared = self.shared;
+        // Before that nobody needs the store of certificates.
+        let mut open = Some(open);
+        let mut pool: Option<Pool<C>> = None;
+        let mut requests = JoinSet::new();
+        loop {
+            while let Some(attempt) = shared.next(now()) {
+                if pool.is_none() {
+                    pool = open.take().map(|open| open());
+                }
+                if let Some(pool) = &pool {
+                    requests.spawn(shared.clone().request(pool.clone(), attempt));
+                }
+            }
+            let due = lock(&shared.dispatch).due();
+            tokio::select! {
+                () = shared.wake.notified() => {}
+                () = sleep_until(due) => {}
+                Some(_) = requests.join_next() => {}
+            }
+        }
+    }
+
+    /// Takes the entries of a durable queue in, one after the other, until there are none any more. `find` knows the
+    /// apps; it waits itself while it cannot know them.
+    pub async fn take_in<F>(self, mut taken: mpsc::Receiver<Taken>, find: impl Fn(String) -> F)
+    where
+        F: Future<Output = Option<Arc<App>>>,
+    {
+        let Some(tickets) = self.shared.tickets.clone() else {
+            return;
+        };
+        while let Some(Taken { receipt, entry }) = taken.recv().await {
+            let ticket = tickets.issue(receipt);
+            let Some(entry) = Entry::decode(&entry) else {
+                tracing::warn!("an entry of the webhook queue cannot be read; it is dropped");
+                continue;
+            };
+            // What belongs to an app that is gone is done.
+            let Some(app) = find(entry.app_id.clone()).await else {
+                continue;
+            };
+            let expires = self.shared.expires(entry.time_ms);
+            let event = Event {
+                channel: entry.channel,
+                json: Box::<str>::from(entry.json).into(),
+                id: entry.id,
+                time_ms: entry.time_ms,
+                expires,
+                ticket: Some(ticket),
+            };
+            self.enqueue(&app, entry.kind, &event);
+        }
+    }
+
+    /// Sends what waits without waiting for company or for the time of a retry, until `deadline`; what is left then is
+    /// dropped and counted, or left to the durable queue. To be called when nothing is sent any more. The answer is how
+    /// many events were dropped.
+    pub async fn flush(&self, deadline: Instant) -> usize {
+        let shared = &self.shared;
+        lock(&shared.dispatch).hurry(now());
+        shared.wake.notify_one();
+        while now() < deadline {
+            let is_done = match &shared.journal {
+                None => lock(&shared.dispatch).events() == 0,
+                Some(journal) => journal.unsent() == 0 && lock(&shared.dispatch).under_way() == 0,
+            };
+            if is_done {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        match &shared.tickets {
+            None => lock(&shared.dispatch).abandon(WebhookDrop::Shutdown),
+            Some(tickets) => {
+                tickets.close();
+                0
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// The next request that is to be made now. What is too old to be sent, or has nowhere to go any more, is dealt with
+    /// on the way.
+    fn next(&self, now: Instant) -> Option<Attempt> {
+        loop {
+            let mut dispatch = lock(&self.dispatch);
+            let mut attempt = dispatch.take(now)?;
+            let settings = attempt.app.settings();
+            let target = settings.webhooks.find(&attempt.target.name).cloned();
+            drop(settings);
+            let Some(target) = target else {
+                dispatch.retire(attempt, now);
+                continue;
+            };
+            if attempt.batch.has_expired(now) {
+                let letter = dispatch.expire(attempt, unix_ms(), now);
+                drop(dispatch);
+                lock(&self.dead).extend(letter);
+                continue;
+            }
+            if !Arc::ptr_eq(&target, &attempt.target) {
+                dispatch.aim(attempt.endpoint, &target);
+                attempt.target = target;
+            }
+            return Some(attempt);
+        }
+    }
+
+    async fn request<C>(self: Arc<Self>, pool: Pool<C>, attempt: Attempt)
+    where
+        C: Connect + Clone + Send + Sync + 'static,
+    {
+        let begun = now();
+        let sending = AssertUnwindSafe(send(&pool, &attempt)).catch_unwind();
+        // A batch that is lost here would hold its channels up for ever.
+        let answer = sending
+            .await
+            .unwrap_or_else(|_| Answer::failed("the server failed while it was sent"));
+        let ended = now();
+        let outcome = Outcome {
+            status: answer.status,
+            error: answer.error,
+            took_ms: u32::try_from(ended.duration_since(begun).as_millis()).unwrap_or(u32::MAX),
+            time_ms: unix_ms(),
+        };
+        tell(&attempt, &outcome);
+        let letter = lock(&self.dispatch).settle(attempt, &outcome, rand::random(), ended);
+        lock(&self.dead).extend(letter);
+        self.wake.notify_one();
+    }
+}
+
+async fn send<C>(pool: &Pool<C>, attempt: &Attempt) -> Answer
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let settings: Arc<Settings> = Arc::clone(&attempt.app.settings());
+    let Some(key) = settings.signing_key(Timestamp::now) else {
+        return Answer::failed("not sent: the app has no key that may be used now to sign it");
+    };
+    let target = &attempt.target;
+    let head = Letterhead {
+        url: &target.url,
+        headers: &target.headers,
+        key: &key.name,
+        secret: key.secret.expose(),
+        id: attempt.body_id(),
+    };
+    let timeout = Duration::from_millis(target.config.timeout_ms.into());
+    client::post(pool, &head, body(&attempt.batch.events), timeout).await
+}
+
+fn tell(attempt: &Attempt, outcome: &Outcome) {
+    tracing::debug!(
+        app = attempt.app.id(),
+        endpoint = &*attempt.target.name,
+        events = attempt.batch.events.len(),
+        status = outcome.status,
+        error = outcome.error.as_deref(),
+        took_ms = outcome.took_ms,
+        "webhook"
+    );
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,543 @@
+//! All endpoints together: whose turn it is, and the bounds that they share. No clock, no network, no lock.
+//!
+//! Endpoints whose next batch is known stand in two lines, by the time of that batch: those that answered well last, and
+//! those that failed. The second line gets half of all connections at most, so however many endpoints hang, the others
+//! do not wait for them.
+
+pub(super) mod history;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::body::{Event, body_id};
+use super::config::WebhooksConfig;
+use super::dead::Letter;
+use super::endpoint::{Batch, EndpointQueue, Settled, Terms};
+use crate::app::{App, WebhookEndpoint};
+use crate::metrics::{WebhookDrop, WebhookMetrics};
+use history::{History, Outcome};
+
+/// Endpoints that are remembered before it is looked for such as are gone.
+const SWEEP_FIRST: usize = 64;
+
+/// An endpoint, for as long as it is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct EndpointId(u64);
+
+/// One endpoint: what waits for it, and how it has been.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    app_id: Arc<str>,
+    app: Weak<App>,
+    /// While something waits, the app must not go away.
+    held: Option<Arc<App>>,
+    target: Arc<WebhookEndpoint>,
+    terms: Terms,
+    pub(super) queue: EndpointQueue,
+    pub(super) history: History,
+    metrics: Arc<WebhookMetrics>,
+    is_failing: bool,
+    /// Where it stands in its line.
+    due: Option<Instant>,
+}
+
+/// A request to be made.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) endpoint: EndpointId,
+    pub(super) app: Arc<App>,
+    pub(super) target: Arc<WebhookEndpoint>,
+    pub(super) metrics: Arc<WebhookMetrics>,
+    pub(super) batch: Batch,
+}
+
+impl Attempt {
+    /// The id of its body.
+    pub(super) fn body_id(&self) -> u128 {
+        body_id(self.app.id(), &self.target.name, &self.batch.events)
+    }
+}
+
+/// What is kept of a request that was given up. `failed_ms` is when, in milliseconds since 1970.
+fn letter(app: &App, target: &WebhookEndpoint, batch: Batch, error: String, failed_ms: u64) -> Letter {
+    let id = body_id(app.id(), &target.name, &batch.events);
+    // A letter is done as far as a durable queue goes.
+    let events = batch.events.into_iter().map(|event| Event {
+        ticket: None,
+        ..event
+    });
+    Letter {
+        id,
+        app_id: app.id().into(),
+        endpoint: target.name.clone(),
+        events: events.collect(),
+        time_ms: failed_ms,
+        attempts: batch.failed,
+        error,
+    }
+}
+
+/// All endpoints for which something waits, and those that are remembered.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    queue_events_max: usize,
+    queue_bytes_max: usize,
+    endpoint_events_max: usize,
+    endpoint_bytes_max: usize,
+    connections_max: usize,
+    backoff: Backoff,
+    give_up: Duration,
+    /// By app and name.
+    names: HashMap<Arc<str>, Vec<(Arc<str>, EndpointId)>>,
+    endpoints: HashMap<EndpointId, Endpoint>,
+    /// Those that answered well, and those that failed.
+    lines: [BTreeSet<(Instant, EndpointId)>; 2],
+    events: usize,
+    bytes: usize,
+    under_way: usize,
+    failing_under_way: usize,
+    next_id: u64,
+    sweep_at: usize,
+}
+
+fn terms(target: &WebhookEndpoint) -> Terms {
+    let config = &target.config;
+    Terms {
+        max_events: usize::from(config.batch.max_events).max(1),
+        max_delay: Duration::from_millis(config.batch.max_delay_ms.into()),
+        concurrency: usize::from(config.concurrency).max(1),
+        timeout: Duration::from_millis(config.timeout_ms.into()),
+    }
+}
+
+impl Dispatch {
+    pub(super) fn new(config: &WebhooksConfig) -> Dispatch {
+        Dispatch {
+            queue_events_max: config.queue_events_max,
+            queue_bytes_max: config.queue_bytes_max,
+            endpoint_events_max: config.endpoint_events_max,
+            endpoint_bytes_max: config.endpoint_bytes_max,
+            connections_max: config.connections_max,
+            backoff: Backoff::of(config),
+            give_up: Duration::from_secs(config.give_up_s.into()),
+            names: HashMap::new(),
+            endpoints: HashMap::new(),
+            lines: Default::default(),
+            events: 0,
+            bytes: 0,
+            under_way: 0,
+            failing_under_way: 0,
+            next_id: 0,
+            sweep_at: SWEEP_FIRST,
+        }
+    }
+
+    /// Events that wait for any endpoint, those on their way included.
+    pub(super) fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Requests on their way.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// Takes an event in for one endpoint. `false`: there is no room, and it is counted.
+    pub(super) fn push(
+        &mut self,
+        app: &Arc<App>,
+        target: &Arc<WebhookEndpoint>,
+        metrics: impl FnOnce() -> Arc<WebhookMetrics>,
+        event: Event,
+        now: Instant,
+    ) -> bool {
+        let id = self.find_or_add(app, target, metrics);
+        let has_room = self.has_room(id, 1, event.bytes());
+        let bytes = event.bytes();
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return false;
+        };
+        if !has_room {
+            endpoint.metrics.dropped(WebhookDrop::Full).inc();
+            return false;
+        }
+        endpoint.metrics.queued_total.inc();
+        endpoint.held = Some(app.clone());
+        endpoint.app = Arc::downgrade(app);
+        endpoint.aim(target);
+        endpoint.queue.push(event, now);
+        self.events += 1;
+        self.bytes += bytes;
+        self.line_up(id);
+        true
+    }
+
+    /// Takes in what was given up before. `false`: there is no room.
+    pub(super) fn redeliver(
+        &mut self,
+        app: &Arc<App>,
+        target: &Arc<WebhookEndpoint>,
+        metrics: impl FnOnce() -> Arc<WebhookMetrics>,
+        events: Vec<Event>,
+        now: Instant,
+    ) -> bool {
+        let id = self.find_or_add(app, target, metrics);
+        let (count, bytes) = (events.len(), events.iter().map(Event::bytes).sum());
+        if !self.has_room(id, count, bytes) {
+            return false;
+        }
+        let expires = now + self.give_up;
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return false;
+        };
+        endpoint.held = Some(app.clone());
+        endpoint.app = Arc::downgrade(app);
+        endpoint.queue.redeliver(events, expires, now);
+        self.events += count;
+        self.bytes += bytes;
+        self.line_up(id);
+        true
+    }
+
+    fn has_room(&self, id: EndpointId, events: usize, bytes: usize) -> bool {
+        let own = self
+            .endpoints
+            .get(&id)
+            .map_or((0, 0), |it| (it.queue.events(), it.queue.bytes()));
+        own.0 + events <= self.endpoint_events_max
+            && own.1 + bytes <= self.endpoint_bytes_max
+            && self.events + events <= self.queue_events_max
+            && self.bytes + bytes <= self.queue_bytes_max
+    }
+
+    /// The endpoint of an app that goes by this name, if it is remembered.
+    pub(super) fn find(&self, app_id: &str, name: &str) -> Option<&Endpoint> {
+        let id = self.id(app_id, name)?;
+        self.endpoints.get(&id)
+    }
+
+    fn id(&self, app_id: &str, name: &str) -> Option<EndpointId> {
+        let named = self.names.get(app_id)?.iter();
+        named
+            .clone()
+            .find(|(known, _)| &**known == name)
+            .map(|(_, id)| *id)
+    }
+
+    fn find_or_add(
+        &mut self,
+        app: &Arc<App>,
+        target: &Arc<WebhookEndpoint>,
+        metrics: impl FnOnce() -> Arc<WebhookMetrics>,
+    ) -> EndpointId {
+        if let Some(id) = self.id(app.id(), &target.name) {
+            return id;
+        }
+        if self.endpoints.len() >= self.sweep_at {
+            self.sweep();
+        }
+        self.next_id += 1;
+        let id = EndpointId(self.next_id);
+        let app_id: Arc<str> = app.id().into();
+        let endpoint = Endpoint {
+            app_id: app_id.clone(),
+            app: Arc::downgrade(app),
+            held: None,
+            target: target.clone(),
+            terms: terms(target),
+            queue: EndpointQueue::default(),
+            history: History::default(),
+            metrics: metrics(),
+            is_failing: false,
+            due: None,
+        };
+        self.endpoints.insert(id, endpoint);
+        let named = self.names.entry(app_id).or_default();
+        named.push((target.name.clone(), id));
+        id
+    }
+
+    /// Forgets the endpoints that are in no app's settings any more and have nothing left to be sent.
+    fn sweep(&mut self) {
+        self.endpoints.retain(|_, endpoint| {
+            let app = endpoint.app.upgrade();
+            let is_configured =
+                app.is_some_and(|app| app.settings().webhooks.find(&endpoint.target.name).is_some());
+            is_configured || endpoint.queue.events() > 0
+        });
+        for named in self.names.values_mut() {
+            named.retain(|(_, id)| self.endpoints.contains_key(id));
+        }
+        self.names.retain(|_, named| !named.is_empty());
+        self.sweep_at = (self.endpoints.len() * 2).max(SWEEP_FIRST);
+    }
+
+    /// Puts an endpoint where it belongs now.
+    fn line_up(&mut self, id: EndpointId) {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return;
+        };
+        let line = usize::from(endpoint.is_failing);
+        let due = endpoint.queue.due(&endpoint.terms);
+        if endpoint.due != due {
+            if let Some(before) = endpoint.due {
+                self.lines[line].remove(&(before, id));
+            }
+            if let Some(due) = due {
+                self.lines[line].insert((due, id));
+            }
+            endpoint.due = due;
+        }
+        if endpoint.queue.events() == 0 {
+            endpoint.held = None;
+        }
+    }
+
+    /// What stands first in the lines from which something may be sent.
+    fn first(&self) -> Option<(Instant, EndpointId)> {
+        if self.under_way >= self.connections_max {
+            return None;
+        }
+        let [well, failing] = &self.lines;
+        let failing = failing
+            .first()
+            .filter(|_| self.failing_under_way < self.connections_max / 2);
+        well.first().into_iter().chain(failing).min().copied()
+    }
+
+    /// When [`Dispatch::take`] has something to give. None: not before something else happens.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.first().map(|(due, _)| due)
+    }
+
+    /// The request that is to be made now, to be given back by [`Dispatch::settle`].
+    pub(super) fn take(&mut self, now: Instant) -> Option<Attempt> {
+        loop {
+            let (due, id) = self.first()?;
+            if due > now {
+                return None;
+            }
+            let endpoint = self.endpoints.get_mut(&id)?;
+            let taken = endpoint.queue.take(&endpoint.terms, now);
+            let taken = taken.zip(endpoint.held.clone());
+            let failing = usize::from(endpoint.is_failing);
+            let attempt = taken.map(|(batch, app)| Attempt {
+                endpoint: id,
+                app,
+                target: endpoint.target.clone(),
+                metrics: endpoint.metrics.clone(),
+                batch,
+            });
+            if attempt.is_some() {
+                self.under_way += 1;
+                self.failing_under_way += failing;
+            }
+            self.line_up(id);
+            if attempt.is_some() {
+                return attempt;
+            }
+        }
+    }
+
+    /// Has an endpoint be what the settings say now.
+    pub(super) fn aim(&mut self, id: EndpointId, target: &Arc<WebhookEndpoint>) {
+        if let Some(endpoint) = self.endpoints.get_mut(&id) {
+            endpoint.aim(target);
+        }
+        self.line_up(id);
+    }
+
+    /// Has all that waits go as soon as there is a connection: for company and for the time of a retry it waits no more,
+    /// those included that are taken in from now on.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        let ids: Vec<_> = self.endpoints.keys().copied().collect();
+        for id in ids {
+            if let Some(endpoint) = self.endpoints.get_mut(&id) {
+                endpoint.terms.max_delay = Duration::ZERO;
+                endpoint.queue.hurry(now);
+            }
+            self.line_up(id);
+        }
+    }
+
+    /// Takes a request back that was made. What was given up on is the answer. `random` is in `0.0..1.0`.
+    pub(super) fn settle(
+        &mut self,
+        attempt: Attempt,
+        outcome: &Outcome,
+        random: f64,
+        now: Instant,
+    ) -> Option<Letter> {
+        let Attempt {
+            endpoint: id,
+            app,
+            target,
+            metrics,
+            batch,
+        } = attempt;
+        let is_delivered = outcome.is_delivered();
+        match is_delivered {
+            true => {
+                metrics.sent_total.inc();
+                metrics.latency_ms.observe(f64::from(outcome.took_ms));
+            }
+            false => metrics.failed_total.inc(),
+        }
+        self.under_way -= 1;
+        let count = batch.events.len() as u64;
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            // Retired meanwhile.
+            match is_delivered {
+                true => metrics.delivered_total.inc_by(count),
+                false => metrics.dropped(WebhookDrop::Retired).inc_by(count),
+            }
+            return None;
+        };
+        endpoint.history.note(outcome);
+        self.failing_under_way -= usize::from(endpoint.is_failing);
+        let before = (endpoint.queue.events(), endpoint.queue.bytes());
+        let terms = endpoint.terms;
+        let settled = endpoint
+            .queue
+            .settle(batch, is_delivered, self.backoff, &terms, random, now);
+        self.events -= before.0 - endpoint.queue.events();
+        self.bytes -= before.1 - endpoint.queue.bytes();
+        self.judge(id, !is_delivered);
+        self.line_up(id);
+        match settled {
+            Settled::Delivered => {
+                metrics.delivered_total.inc_by(count);
+                None
+            }
+            Settled::Retried => {
+                metrics.retried_total.inc();
+                None
+            }
+            Settled::GivenUp(batch) => {
+                metrics.dropped(WebhookDrop::GivenUp).inc_by(count);
+                let error = outcome.error.clone().unwrap_or_default();
+                Some(letter(&app, &target, batch, error, outcome.time_ms))
+            }
+        }
+    }
+
+    /// Takes a request back that was not made, since what it was to tell is too old.
+    pub(super) fn expire(&mut self, attempt: Attempt, time_ms: u64, now: Instant) -> Option<Letter> {
+        self.under_way -= 1;
+        let id = attempt.endpoint;
+        let endpoint = self.endpoints.get_mut(&id)?;
+        self.failing_under_way -= usize::from(endpoint.is_failing);
+        let before = (endpoint.queue.events(), endpoint.queue.bytes());
+        let batch = endpoint.queue.give_up(attempt.batch, now);
+        self.events -= before.0 - endpoint.queue.events();
+        self.bytes -= before.1 - endpoint.queue.bytes();
+        let error = match (batch.failed, &endpoint.history.last_error) {
+            (0, Some(error)) => {
+                format!("waited for earlier requests until it was too old; the last failed: {error}")
+            }
+            (0, None) => "waited for earlier requests until it was too old".to_owned(),
+            (_, error) => error.clone().unwrap_or_default(),
+        };
+        self.line_up(id);
+        let count = batch.events.len() as u64;
+        attempt.metrics.dropped(WebhookDrop::GivenUp).inc_by(count);
+        Some(letter(&attempt.app, &attempt.target, batch, error, time_ms))
+    }
+
+    /// Puts an endpoint into the line of those that answer well, or of those that fail.
+    fn judge(&mut self, id: EndpointId, is_failing: bool) {
+        let Some(endpoint) = self
+            .endpoints
+            .get_mut(&id)
+            .filter(|it| it.is_failing != is_failing)
+        else {
+            return;
+        };
+        if let Some(due) = endpoint.due.take() {
+            self.lines[usize::from(endpoint.is_failing)].remove(&(due, id));
+        }
+        endpoint.is_failing = is_failing;
+        match is_failing {
+            true => self.failing_under_way += endpoint.queue.under_way(),
+            false => self.failing_under_way -= endpoint.queue.under_way(),
+        }
+    }
+
+    /// Takes a request back that was not made, since its endpoint is gone or disabled, and drops all that waits for it.
+    pub(super) fn retire(&mut self, attempt: Attempt, now: Instant) {
+        self.under_way -= 1;
+        attempt
+            .metrics
+            .dropped(WebhookDrop::Retired)
+            .inc_by(attempt.batch.events.len() as u64);
+        if let Some(endpoint) = self.endpoints.get_mut(&attempt.endpoint) {
+            self.failing_under_way -= usize::from(endpoint.is_failing);
+            let before = (endpoint.queue.events(), endpoint.queue.bytes());
+            endpoint.queue.give_up(attempt.batch, now);
+            self.events -= before.0 - endpoint.queue.events();
+            self.bytes -= before.1 - endpoint.queue.bytes();
+            self.drop_endpoint(attempt.endpoint, WebhookDrop::Retired);
+        }
+    }
+
+    /// Drops what waits for the endpoints of an app that is gone.
+    pub(super) fn forget_app(&mut self, app_id: &str) {
+        for (_, id) in self.names.remove(app_id).unwrap_or_default() {
+            self.drop_endpoint(id, WebhookDrop::Retired);
+        }
+    }
+
+    /// Drops all that waits. The answer is how many events that were.
+    pub(super) fn abandon(&mut self, reason: WebhookDrop) -> usize {
+        let ids: Vec<_> = self.endpoints.keys().copied().collect();
+        ids.into_iter().map(|id| self.drop_endpoint(id, reason)).sum()
+    }
+
+    /// Forgets an endpoint and what waits for it; what is under way goes on and is settled by itself.
+    fn drop_endpoint(&mut self, id: EndpointId, reason: WebhookDrop) -> usize {
+        let Some(endpoint) = self.endpoints.remove(&id) else {
+            return 0;
+        };
+        if let Some(due) = endpoint.due {
+            self.lines[usize::from(endpoint.is_failing)].remove(&(due, id));
+        }
+        if endpoint.is_failing {
+            self.failing_under_way -= endpoint.queue.under_way();
+        }
+        self.events -= endpoint.queue.events();
+        self.bytes -= endpoint.queue.bytes();
+        if let Some(named) = self.names.get_mut(&endpoint.app_id) {
+            named.retain(|(_, known)| *known != id);
+        }
+        let dropped = endpoint.queue.events() - endpoint.queue.events_under_way();
+        endpoint.metrics.dropped(reason).inc_by(dropped as u64);
+        dropped
+    }
+
+    /// All endpoints that are remembered, with the ids of their apps.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Endpoint)> {
+        self.names.iter().flat_map(|(app_id, named)| {
+            let known = named.iter().filter_map(|(_, id)| self.endpoints.get(id));
+            known.map(move |endpoint| (app_id, endpoint))
+        })
+    }
+}
+
+impl Endpoint {
+    fn aim(&mut self, target: &Arc<WebhookEndpoint>) {
+        if !Arc::ptr_eq(&self.target, target) {
+            self.target = target.clone();
+            self.terms = terms(target);
+        }
+    }
+
+    /// Whether its last request failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing
+    }
+}
+
+#[cfg(test)]
+mod tests;
