@@ -7,12 +7,14 @@ mod floor;
 mod process;
 mod progress;
 mod publisher;
+mod receiver;
 mod report;
 mod result;
 mod scenario;
 mod swarm;
 mod target;
 mod tls;
+mod turnover;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -25,7 +27,7 @@ use signal_hook::flag;
 
 use self::arguments::{Arguments, Command, Common};
 use self::result::Run;
-use self::scenario::{churn, client_events, connect, fanout, idle, mixed, presence, sustain};
+use self::scenario::{churn, client_events, connect, fanout, idle, mixed, occupancy, presence, sustain};
 
 fn main() -> ExitCode {
     match obey(&given()) {
@@ -55,6 +57,7 @@ fn obey(arguments: &Arguments) -> Result<()> {
         Some(Command::Presence(options)) => measure(common, |common| presence::run(common, options)),
         Some(Command::Churn(options)) => measure(common, |common| churn::run(common, options)),
         Some(Command::Mixed(options)) => measure(common, |common| mixed::run(common, options)),
+        Some(Command::Occupancy(options)) => measure(common, |common| occupancy::run(common, options)),
         Some(Command::Idle(options)) => measure(common, |common| idle::run(common, options)),
         Some(Command::ClientEvents(options)) => measure(common, |common| client_events::run(common, options)),
         Some(Command::Figures(arguments)) => {

@@ -124,6 +124,11 @@ impl Target {
         format!("{prefix}{}{number:06}", self.stem())
     }
 
+    /// How the names of channels begin to which nothing is published.
+    pub(crate) fn turnover_stem(&self) -> String {
+        format!("turn-{:08x}-", self.run)
+    }
+
     fn stem(&self) -> String {
         format!("load-{:08x}-", self.run)
     }

@@ -156,11 +156,11 @@ pub(super) fn version(command: &str) -> Result<String> {
 }
 
 /// A port that nobody listens on, for the moment.
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// A file for the server: its defaults but for what a trial needs, `{"server": {…}, "app": {…}}`.
+/// A file for the server: its defaults but for what a trial needs, `{"server": {…}, "app": {…}, "second_app": {…}}`.
 fn configuration(port: u16, settings: &str) -> Result<Value> {
     let settings: Value = serde_json::from_str(settings).context("settings are JSON")?;
     let with = |mut all: Value, more: &Value| {
@@ -170,18 +170,23 @@ fn configuration(port: u16, settings: &str) -> Result<Value> {
         all
     };
     let app = json!({ "id": "1", "key": "app-key", "secret": "app-secret" });
+    let mut apps = vec![with(app, &settings["app"])];
+    if settings["second_app"].is_object() {
+        let second = json!({ "id": "2", "key": "app-key-2", "secret": "app-secret" });
+        apps.push(with(second, &settings["second_app"]));
+    }
     Ok(json!({
         "server": with(json!({ "port": port }), &settings["server"]),
         "admin": { "enabled": false },
         "log": { "level": "warn" },
-        "apps": [with(app, &settings["app"])],
+        "apps": apps,
     }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::rows::ROWS;
+    use crate::figures::rows;
 
     #[test]
     fn a_trial_changes_only_what_it_needs() {
@@ -190,11 +195,14 @@ mod tests {
         assert_eq!(config["server"], json!({ "port": 7, "backlog": 9 }));
         assert_eq!(config["apps"][0]["client_events"], json!(true));
         assert_eq!(config["apps"][0]["key"], json!("app-key"));
+        assert!(config["apps"][1].is_null());
+        let config = configuration(7, r#"{"second_app": {}}"#).expect("it is JSON");
+        assert_eq!(config["apps"][1]["key"], json!("app-key-2"));
     }
 
     #[test]
     fn all_settings_are_json() {
-        for trial in ROWS.iter().flat_map(|row| row.trials) {
+        for trial in rows::all().flat_map(|row| row.trials) {
             assert!(configuration(1, trial.settings).is_ok(), "{}", trial.name);
         }
     }

@@ -19,7 +19,6 @@ use clap::Args;
 
 use self::launch::{Folder, Launched, measure};
 use self::row::{On, Row, Trial};
-use self::rows::ROWS;
 use crate::arguments::Common;
 use crate::process::raise_descriptor_limit;
 use crate::report::words;
@@ -160,7 +159,7 @@ impl FigureArguments {
 
     fn wanted(&self) -> Result<Vec<&'static Row>> {
         for name in &self.rows {
-            let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+            let known: Vec<&str> = rows::all().map(|row| row.name).collect();
             ensure!(
                 known.contains(&&**name),
                 "there is no row {name}; known are: {}",
@@ -168,7 +167,7 @@ impl FigureArguments {
             );
         }
         let is_wanted = |row: &&Row| self.rows.is_empty() || self.rows.iter().any(|name| name == row.name);
-        Ok(ROWS.iter().filter(is_wanted).collect())
+        Ok(rows::all().filter(is_wanted).collect())
     }
 
     /// Takes one run, on a fresh server.
@@ -180,15 +179,18 @@ impl FigureArguments {
         json: &Path,
         version: &str,
     ) -> Result<Run> {
+        // Settings and scenario name the same port for webhooks, if they name one.
+        let receiver = launch::free_port()?.to_string();
+        let with_receiver = |text: &str| text.replace("{receiver}", &receiver);
         let (launched, label) = match trial.on {
             On::Server => (
-                Launched::server(&self.server, trial.settings, folder)?,
+                Launched::server(&self.server, &with_receiver(trial.settings), folder)?,
                 &*common.label,
             ),
             On::Floor => (Launched::floor(folder)?, "floor"),
         };
         let scenario = if self.quick { trial.quick } else { trial.full };
-        let mut run = measure(scenario, &launched, label, json, common)?;
+        let mut run = measure(&with_receiver(scenario), &launched, label, json, common)?;
         if trial.on == On::Server {
             run.server = Some(version.to_owned());
             run.write(json)?;

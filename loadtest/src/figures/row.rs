@@ -17,7 +17,8 @@ pub(super) struct Row {
 pub(super) struct Trial {
     pub(super) name: &'static str,
     pub(super) on: On,
-    /// What the server needs beyond its defaults: `{"server": {…}, "app": {…}}`.
+    /// What the server needs beyond its defaults: `{"server": {…}, "app": {…}, "second_app": {…}}`. `{receiver}` stands
+    /// for a port where webhooks may be received, as in the scenario.
     pub(super) settings: &'static str,
     /// The scenario and its arguments.
     pub(super) full: &'static str,

@@ -229,7 +229,7 @@ impl Guest {
                 let mut answer = Vec::new();
                 put_text(&mut answer, r#"{"event":"pusher:pong","data":"{}"}"#);
                 self.answer(&answer)?;
-            } else {
+            } else if !text.contains(r#""pusher:unsubscribe""#) {
                 tell(Heard::Said {
                     text,
                     by: &self.stream,

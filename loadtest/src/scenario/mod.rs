@@ -8,6 +8,7 @@ pub(crate) mod fanout;
 mod finish;
 pub(crate) mod idle;
 pub(crate) mod mixed;
+pub(crate) mod occupancy;
 mod options;
 pub(crate) mod presence;
 pub(crate) mod sustain;

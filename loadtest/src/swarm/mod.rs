@@ -9,7 +9,7 @@ mod client;
 pub(crate) mod crowd;
 mod ears;
 mod end;
-mod frames;
+pub(crate) mod frames;
 mod gaps;
 mod ledger;
 mod manners;
