@@ -17,7 +17,7 @@ use anyhow::Context;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use fanwire::checkup::Report;
-use fanwire::config::{Config, ConfigError, LogConfig, LogFormat, LogLevel};
+use fanwire::config::{Config, ConfigError, ConfigSource, LogConfig, LogFormat, LogLevel};
 use fanwire::doctor::examine;
 use fanwire::server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -48,7 +48,17 @@ enum Command {
     /// Serve until SIGTERM or SIGINT; the same as no command
     Serve,
     /// Print the resolved configuration as JSON, secrets redacted, or say all that is wrong with it
-    CheckConfig,
+    CheckConfig {
+        /// Tell instead what holds for a channel of this name, which rule says so, and where it is written
+        #[arg(long, value_name = "NAME")]
+        channel: Option<String>,
+        /// Of which app, by its id, if there are several
+        #[arg(long, value_name = "ID", requires = "channel")]
+        app: Option<String>,
+        /// Tell it in JSON
+        #[arg(long, requires = "channel")]
+        json: bool,
+    },
     /// Check everything that a node needs here: ports, limits, memory, certificates, the broker; say what to do
     Doctor,
     /// Bring the tables of the store (`store.url`) up to date, or make them
@@ -82,11 +92,15 @@ Configuration:
   Unknown names, values out of range and settings that contradict each other stop the start, all of them
   told at once. `fanwire check-config` tells the same without starting.
 
+  While the server runs it takes over what changes about `apps` in the file: at once where
+  `server.watch_config` is on, and at SIGHUP. A file that is wrong changes nothing, and the log says why.
+
 Examples:
   fanwire                                     the demo app on 127.0.0.1:6001
   fanwire --config fanwire.json               what the file says
   FANWIRE_SERVER__PORT=7000 fanwire           the same on another port
   fanwire --config fanwire.json check-config  is it right, and what does it come to?
+  fanwire --config fanwire.json check-config --channel chat-7   which rule holds for a channel?
   fanwire --config fanwire.json migrate       the tables of the store, where apps are kept in SQL
   fanwire --config fanwire.json app create --name shop --set client_events=true
   fanwire --config fanwire.json doctor        does this machine, and the broker, give what it needs?
@@ -106,14 +120,28 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let load = || Config::load(arguments.config.as_deref(), std::env::vars_os());
+    let source = ConfigSource::new(arguments.config, std::env::vars_os());
+    let load = || source.load();
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => {
             let config = load()?;
             start_log(&config.log)?;
-            start(config)
+            start(config, source)
         }
-        Command::CheckConfig => {
+        Command::CheckConfig {
+            channel: Some(channel),
+            app,
+            json,
+        } => {
+            let report = load()?
+                .explain(app.as_deref(), &channel)
+                .map_err(anyhow::Error::msg)?;
+            match json {
+                true => answer(&serde_json::to_string_pretty(&report.to_json())?),
+                false => answer(&report.to_string()),
+            }
+        }
+        Command::CheckConfig { .. } => {
             let config = load()?;
             answer(&serde_json::to_string_pretty(&config)?)?;
             if config.development() {
@@ -205,21 +233,24 @@ fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     started.context("cannot start the log")
 }
 
-fn start(config: Config) -> anyhow::Result<()> {
+fn start(config: Config, source: ConfigSource) -> anyhow::Result<()> {
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
         .context("cannot start the control threads")?;
-    control.block_on(serve(config))
+    control.block_on(serve(config, source))
 }
 
-/// Serves until a signal asks to leave, then drains; a second signal does not wait for that.
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// Serves until a signal asks to leave, then drains; a second signal does not wait for that. SIGHUP has the configuration
+/// read again.
+async fn serve(config: Config, source: ConfigSource) -> anyhow::Result<()> {
     let mut signals = Signals::register().context("cannot listen for signals")?;
     let (development, prefix) = (config.development(), config.server.path_prefix.clone());
-    let server = Server::start(config).await?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    let mut server = Server::start(config).await?;
+    server.follow(source);
     let (address, admin) = (server.address(), server.admin_address());
     match admin {
         Some(admin) => tracing::info!(%address, %admin, "serving"),
@@ -230,7 +261,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
 
     // Not inside the log line: at a level that is not logged its fields are not evaluated, and nobody would wait.
-    let signal = signals.next().await;
+    let signal = loop {
+        tokio::select! {
+            signal = signals.next() => break signal,
+            _ = hangup.recv() => {
+                tracing::info!("asked to read the configuration again");
+                server.reread();
+            }
+        }
+    };
     tracing::info!(signal, "asked to leave");
     tracing::info!("draining; a second signal ends the process at once");
     tokio::select! {

@@ -170,3 +170,85 @@ fn it_serves_at_every_log_level() {
         assert!(child.wait().expect("it ends").success(), "at level {level}");
     }
 }
+
+/// The answer to a handshake for this key: whether it was let in.
+fn lets_in(address: SocketAddr, key: &str) -> bool {
+    let mut stream = TcpStream::connect(address).expect("the server accepts");
+    let request = format!(
+        "GET /app/{key}?protocol=7 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("the server reads");
+    let mut heard = Vec::new();
+    let mut bytes = [0; 1024];
+    loop {
+        let read = stream.read(&mut bytes).expect("the server answers");
+        heard.extend_from_slice(&bytes[..read]);
+        let text = String::from_utf8_lossy(&heard);
+        if text.contains("pusher:connection_established") {
+            return true;
+        }
+        if text.contains("pusher:error") || read == 0 {
+            return false;
+        }
+    }
+}
+
+#[test]
+fn sighup_reads_the_apps_again_and_tells_what_is_wrong() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("fanwire.json");
+    let write = |apps: Value, port: u16| {
+        let config = serde_json::json!({
+            "server": { "watch_config": false },
+            "drain": { "drain_s": 0 },
+            "metrics": { "prefix": format!("a{port}") },
+            "apps": apps,
+        });
+        std::fs::write(&file, config.to_string()).expect("the file is written");
+    };
+    let app = |key: &str| serde_json::json!({ "id": "1", "key": key, "secret": "s3cr3t" });
+    write(serde_json::json!([app("one")]), 1);
+    let path = file.to_str().expect("a plain path").to_owned();
+    let mut process = Process::start(&[("FANWIRE_CONFIG", &path)]);
+    assert!(lets_in(process.address, "one") && !lets_in(process.address, "two"));
+
+    write(serde_json::json!([app("two")]), 2);
+    process.signal(Signal::HUP);
+    entry(&mut process.log, "asked to read the configuration again");
+    let waits = entry(
+        &mut process.log,
+        "what has changed here takes effect when the server is started again",
+    );
+    assert_eq!(waits["settings"], "metrics.prefix");
+    let changes = entry(&mut process.log, "the apps of the configuration have changed");
+    assert_eq!(changes["changed"], "1");
+    assert!(!changes.to_string().contains("s3cr3t"), "{changes}");
+    while !lets_in(process.address, "two") {}
+    assert!(!lets_in(process.address, "one"));
+
+    write(serde_json::json!([app("two"), app("two")]), 2);
+    process.signal(Signal::HUP);
+    let problem = entry(&mut process.log, "the changed configuration is wrong");
+    assert!(problem.to_string().contains("apps[1].id"), "{problem}");
+    entry(
+        &mut process.log,
+        "the changed configuration is not used: all stays as it was",
+    );
+    assert!(lets_in(process.address, "two"));
+
+    process.signal(Signal::TERM);
+    assert!(process.leaves().success());
+}
+
+#[test]
+fn sighup_does_not_end_a_server_with_the_demo_app() {
+    let mut process = Process::start(&[("FANWIRE_DRAIN__DRAIN_S", "0")]);
+    process.signal(Signal::HUP);
+    entry(
+        &mut process.log,
+        "the demo app is served: there is no configuration to read again",
+    );
+    process.signal(Signal::TERM);
+    assert!(process.leaves().success());
+}

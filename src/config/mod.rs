@@ -8,6 +8,7 @@ mod app;
 mod check;
 mod drain;
 mod env;
+mod explain;
 mod file;
 mod hint;
 mod log;
@@ -16,6 +17,7 @@ mod path;
 mod problem;
 mod server;
 mod shape;
+mod source;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -28,11 +30,13 @@ use serde_json::{Value, json};
 pub use admin::AdminConfig;
 pub use app::AppReader;
 pub use drain::DrainConfig;
+pub use explain::ChannelReport;
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use metrics::MetricsConfig;
 pub use path::KeyPath;
 pub use problem::{ConfigError, Problem};
 pub use server::ServerConfig;
+pub use source::ConfigSource;
 
 use crate::adapter::config::{AdapterConfig, Driver};
 use crate::adapter::nats::NatsConfig;
@@ -130,6 +134,24 @@ impl Config {
         })
     }
 
+    /// The same configuration with other apps, for a server that runs.
+    ///
+    /// # Errors
+    /// What does not go together: with this configuration, whatever else stands where the apps come from.
+    pub fn with_apps(&self, apps: Vec<AppConfig>) -> Result<Config, ConfigError> {
+        let config = Config { apps, ..self.clone() };
+        let mut problems = check::contradictions(&config);
+        if config.development() {
+            let text = "is empty: only a server that is started like this serves the demo app; to serve nobody, set \
+                        `enabled` of each app to false";
+            problems.push((KeyPath::new("apps"), text.into()));
+        }
+        match problems.is_empty() {
+            true => Ok(config),
+            false => Err(ConfigError::of(problems)),
+        }
+    }
+
     /// The JSON schema of the configuration file, with the description, default and range of every setting.
     pub fn schema() -> Value {
         shape::schema()
@@ -154,16 +176,7 @@ impl Config {
     pub fn resolve_apps(&self) -> Result<Apps, ConfigError> {
         let demo = self.development().then(AppConfig::demo);
         let apps = Apps::new(self.apps.iter().cloned().chain(demo));
-        apps.map_err(|faults| {
-            let problem = |(key, text)| Problem {
-                key,
-                variable: None,
-                text,
-            };
-            ConfigError {
-                problems: check::faults_of_apps(faults).map(problem).collect(),
-            }
-        })
+        apps.map_err(|faults| ConfigError::of(check::faults_of_apps(faults)))
     }
 }
 

@@ -37,6 +37,20 @@ pub struct ConfigError {
     pub problems: Vec<Problem>,
 }
 
+impl ConfigError {
+    /// What is wrong, by the settings.
+    pub(super) fn of(problems: impl IntoIterator<Item = (KeyPath, String)>) -> ConfigError {
+        let problem = |(key, text)| Problem {
+            key,
+            variable: None,
+            text,
+        };
+        ConfigError {
+            problems: problems.into_iter().map(problem).collect(),
+        }
+    }
+}
+
 fn listed(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }

@@ -49,6 +49,9 @@ pub struct ServerConfig {
     /// Bytes that may wait for slow sockets in the whole process; above it the slowest are closed first.
     #[schemars(range(min = 1_048_576))]
     pub outbox_total_bytes_max: usize,
+    /// Take over what changes about `apps` in the configuration file, and in the files of their secrets, while the
+    /// server runs. SIGHUP does it once, also where this is off.
+    pub watch_config: bool,
 }
 
 impl Default for ServerConfig {
@@ -68,6 +71,7 @@ impl Default for ServerConfig {
             sockets_max: 0,
             inbox_bytes_max: 16 * 1024 * 1024,
             outbox_total_bytes_max: 256 * 1024 * 1024,
+            watch_config: true,
         }
     }
 }

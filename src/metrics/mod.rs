@@ -64,6 +64,10 @@ pub struct Metrics {
     pub publish_refused_total: IntCounter,
     /// Channels and members whose leave was told without its grace, or left to other nodes: too many waited for theirs.
     pub webhook_hasty_total: IntCounter,
+    /// Changes of the configuration that were taken over while the server ran.
+    pub config_changes_total: IntCounter,
+    /// Changed configurations that were wrong, and not used.
+    pub config_refused_total: IntCounter,
 }
 
 /// What is true at the moment of a scrape, counted from the structures themselves.
@@ -167,6 +171,14 @@ impl Metrics {
             inbox_waits_total: node_counter(
                 "inbox_waits_total",
                 "Publications that had to wait for a shard beyond its mark",
+            )?,
+            config_changes_total: node_counter(
+                "config_changes_total",
+                "Changes of the configuration that were taken over while the server ran",
+            )?,
+            config_refused_total: node_counter(
+                "config_refused_total",
+                "Changed configurations that were wrong, and not used",
             )?,
             publish_refused_total: node_counter(
                 "publish_refused_total",

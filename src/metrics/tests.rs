@@ -25,9 +25,11 @@ const OF_APPS: [(&str, &str); 16] = [
 ];
 
 /// Those of the whole node.
-const OF_NODE: [(&str, &str); 10] = [
+const OF_NODE: [(&str, &str); 12] = [
     ("build_info", "gauge"),
     ("closed_total", "counter"),
+    ("config_changes_total", "counter"),
+    ("config_refused_total", "counter"),
     ("connection_errors_total", "counter"),
     ("inbox_bytes", "gauge"),
     ("inbox_waits_total", "counter"),

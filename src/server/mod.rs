@@ -5,9 +5,11 @@
 //! thread of its own.
 
 pub mod admin;
+mod apps;
 mod cluster;
 mod demo;
 mod drain;
+mod follow;
 mod handshake;
 pub mod health;
 mod http;
@@ -28,19 +30,20 @@ use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::admin::AdminState;
 use self::cluster::{Membership, Threads};
+use self::follow::Follower;
 use self::health::{Health, Trouble};
 use self::http::Gate;
 use self::listener::Listening;
 use self::usage::MemoryWatch;
 use crate::adapter::Link;
 use crate::api::{Api, ApiConfig};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ConfigSource};
 use crate::hub::inbox::{Entry, Inboxes};
 use crate::metrics::{AppSnapshot, Metrics, Snapshot};
 use crate::node::{Cluster, Node};
@@ -103,6 +106,8 @@ pub struct Server {
     listening: Option<Listening>,
     membership: Option<Membership>,
     tasks: JoinSet<()>,
+    /// Told when the configuration is to be read again.
+    reread: Arc<Notify>,
     closing: watch::Sender<bool>,
     stop_admin: Option<oneshot::Sender<()>>,
     admin: Option<tokio::task::JoinHandle<()>>,
@@ -230,10 +235,29 @@ impl Server {
             listening: Some(listening),
             membership,
             tasks,
+            reread: Arc::new(Notify::new()),
             closing,
             stop_admin: Some(stop_admin),
             admin,
         })
+    }
+
+    /// From now on takes over what changes about the apps where the configuration came from: when its files change, if
+    /// they are to be watched, and with each [`Server::reread`]. To be called once, with what the server was started from.
+    pub fn follow(&mut self, source: ConfigSource) {
+        let follower = Follower::new(
+            self.node.clone(),
+            source,
+            self.config.clone(),
+            self.reread.clone(),
+        );
+        self.tasks
+            .spawn(vital("what follows the configuration", follower.work()));
+    }
+
+    /// Has the configuration read again, if it is followed. Does not wait for it.
+    pub fn reread(&self) {
+        self.reread.notify_one();
     }
 
     /// Where sockets and the HTTP API are served.

@@ -24,10 +24,12 @@ mod transcripts;
 mod users;
 mod watchlist;
 
-// What holds whoever comes and goes.
+// What holds whoever comes and goes, and whatever changes.
 mod backpressure;
 mod crowd;
+mod live;
 mod ordering;
+mod policies;
 mod turns;
 
 // What must be stood.

@@ -135,7 +135,7 @@ fn what_cannot_be_is_passed_over_and_an_app_may_be_served_later() {
     let machine = Machine::new(0);
     let mut digest = Digest::default();
     let other_app = delta::Entry::Connections {
-        app: "served later".into(),
+        app: "later".into(),
         count: 7,
     };
     let entries = [
@@ -149,9 +149,9 @@ fn what_cannot_be_is_passed_over_and_an_app_may_be_served_later() {
     let mut settling = Settling::new(&machine.node, PEER, whole);
     while settling.step(&machine.node, &mut digest, Instant::now()) != Settled::Done {}
     assert_eq!(settling.ignored(), 1);
-    assert!(machine.node.apps().by_id("served later").is_none());
+    assert!(machine.node.apps().by_id("later").is_none());
     let config = AppConfig {
-        id: "served later".into(),
+        id: "later".into(),
         ..AppConfig::demo()
     };
     let served = machine
