@@ -24,13 +24,34 @@ const SUITES = {
   "http-api": { command: [process.execPath, "http-api.mjs"], folder: "node" },
   browser: { command: [process.execPath, "browser.mjs"], folder: "node" },
   python: { command: [path.join(HERE, "python/.venv/bin/python"), "clients.py"], folder: "python" },
-  go: { command: [path.join(OUTPUT, "go/clients")], folder: "go", needs: ["go"], build: buildGo },
-  java: { command: ["sh", "-c", JAVA()], folder: "java", needs: ["java", "javac", "mvn"], build: buildJava },
+  go: { command: goProgram("clients"), folder: "go", needs: ["go"], build: () => buildGo("clients", ".") },
+  java: { command: javaProgram("Clients"), folder: "java", needs: ["java", "javac", "mvn"], build: buildJava },
+  "webhooks-node": webhooks("node", [process.execPath, "receiver.mjs"]),
+  "webhooks-python": webhooks("python", [path.join(HERE, "python/.venv/bin/python"), "../python/receiver.py"]),
+  "webhooks-go": {
+    ...webhooks("go", goProgram("receiver")),
+    needs: ["go"],
+    build: () => buildGo("receiver", "./receiver"),
+  },
+  "webhooks-java": {
+    ...webhooks("java", javaProgram("Receiver")),
+    needs: ["java", "javac", "mvn"],
+    build: buildJava,
+  },
 };
 
-function JAVA() {
+/** What the server sends, judged by the receiver of one official SDK; see `node/webhooks.mjs`. */
+function webhooks(sdk, receiver) {
+  return { command: [process.execPath, "webhooks.mjs", sdk, ...receiver], folder: "node" };
+}
+
+function goProgram(name) {
+  return [path.join(OUTPUT, "go", name)];
+}
+
+function javaProgram(name) {
   const output = path.join(OUTPUT, "java");
-  return `exec java -cp "${output}/classes:$(cat "${output}/classpath")" Clients`;
+  return ["sh", "-c", `exec java -cp "${output}/classes:$(cat "${output}/classpath")" ${name}`];
 }
 
 const wanted = process.argv.slice(2);
@@ -89,7 +110,7 @@ async function runSuite(name, { command, folder, needs = [], build }) {
   console.log(`\n── ${name}`);
   const started = Date.now();
   const cwd = path.join(HERE, folder);
-  const problem = build?.(cwd);
+  const problem = build?.();
   if (problem) {
     total.failed += 1;
     console.log(`not ok ${name}: build\n${problem.replace(/^/gm, "    ")}`);
@@ -156,12 +177,14 @@ function command(program, args, options) {
   return status === 0 ? undefined : `${program} ${args.join(" ")}\n${error ?? ""}${stdout ?? ""}${stderr ?? ""}`;
 }
 
-function buildGo(cwd) {
+function buildGo(program, source) {
+  const cwd = path.join(HERE, "go");
   const env = { ...process.env, GOTOOLCHAIN: "local", GOFLAGS: "-modcacherw -buildvcs=false", GOMODCACHE: path.join(OUTPUT, "go/modules") };
-  return command("go", ["build", "-o", path.join(OUTPUT, "go/clients"), "."], { cwd, env });
+  return command("go", ["build", "-o", path.join(OUTPUT, "go", program), source], { cwd, env });
 }
 
-function buildJava(cwd) {
+function buildJava() {
+  const cwd = path.join(HERE, "java");
   const output = path.join(OUTPUT, "java");
   const stamp = path.join(output, "built");
   const hash = createHash("sha256");

@@ -9,7 +9,7 @@
 
 import { createServer } from "node:http";
 import Pusher from "pusher";
-import { ENCRYPTION_MASTER_KEY, MAIN, APPS } from "./apps.mjs";
+import { appOf, ENCRYPTION_MASTER_KEY, MAIN } from "./apps.mjs";
 
 /** The official HTTP client for one app. Nothing is sent before a call is made. */
 export function sdkFor(app, { host = "127.0.0.1", port = 1 } = {}) {
@@ -50,7 +50,7 @@ export async function startAuthEndpoint() {
 
 function answer(url, form) {
   const user = url.searchParams.get("user");
-  const app = APPS.find((app) => app.key === url.searchParams.get("app")) ?? MAIN;
+  const app = appOf(url.searchParams.get("app")) ?? MAIN;
   const socketId = form.get("socket_id");
   if (url.pathname === "/user") {
     const watchlist = url.searchParams.get("watch")?.split(",");
