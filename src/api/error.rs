@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
+use jiff::Timestamp;
 use serde::Serialize;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -28,10 +29,26 @@ pub(super) enum ApiError {
     UnderWay,
     /// 413: over a limit, which the text names together with the size and the setting to change.
     TooLarge(String),
+    /// 429: over what the app may do per second.
+    OverRate {
+        setting: &'static str,
+        per_s: u64,
+        wait_s: u64,
+    },
+    /// 403: more messages than the app has left today.
+    OverQuota {
+        max: u64,
+        left: u64,
+        needed: usize,
+        until: Timestamp,
+        wait_s: u64,
+    },
     /// 500: our own fault.
     Internal,
     /// 503: the shards are above their marks; nothing was delivered.
     Busy,
+    /// 503: the store that knows the answer does not answer itself.
+    StoreDown,
 }
 
 #[derive(Serialize)]
@@ -57,8 +74,10 @@ impl ApiError {
             ApiError::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             ApiError::UnderWay => StatusCode::CONFLICT,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::OverRate { .. } => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::OverQuota { .. } => StatusCode::FORBIDDEN,
             ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            ApiError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Busy | ApiError::StoreDown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -76,6 +95,24 @@ impl ApiError {
             }
             ApiError::UnderWay => {
                 "The first call with this idempotency key is still being answered. Ask again in a second.".into()
+            }
+            ApiError::OverRate {
+                setting,
+                per_s,
+                wait_s,
+            } => format!("The app has a limit of {per_s} per second (`{setting}`). Nothing was done. Ask again in {wait_s} s."),
+            ApiError::OverQuota {
+                max,
+                left,
+                needed,
+                until,
+                ..
+            } => format!(
+                "The app may publish {max} messages per day (`messages_per_day`); {left} are left, and this call needs \
+                 {needed}, one for each channel. Nothing was published. The day ends at {until}."
+            ),
+            ApiError::StoreDown => {
+                "The store that keeps usage does not answer. What was used meanwhile is kept. Ask again in a second.".into()
             }
             ApiError::Internal => "The server failed. Nothing is known about the effect of this call.".into(),
             ApiError::Busy => {
@@ -108,8 +145,11 @@ impl ApiError {
             ApiError::WrongMethod { allow } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
-            ApiError::Busy | ApiError::UnderWay => {
+            ApiError::Busy | ApiError::UnderWay | ApiError::StoreDown => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(1));
+            }
+            ApiError::OverRate { wait_s, .. } | ApiError::OverQuota { wait_s, .. } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(*wait_s));
             }
             _ => {}
         }
@@ -144,10 +184,24 @@ mod tests {
 
     #[test]
     fn headers_say_what_to_do() {
+        let over_rate = ApiError::OverRate {
+            setting: "publishes_per_s",
+            per_s: 5,
+            wait_s: 7,
+        };
+        let over_quota = ApiError::OverQuota {
+            max: 100,
+            left: 3,
+            needed: 4,
+            until: Timestamp::UNIX_EPOCH,
+            wait_s: 3_600,
+        };
         for (refusal, status, header, value) in [
             (ApiError::WrongMethod { allow: "POST" }, 405, ALLOW, "POST"),
             (ApiError::Busy, 503, RETRY_AFTER, "1"),
             (ApiError::UnderWay, 409, RETRY_AFTER, "1"),
+            (over_rate, 429, RETRY_AFTER, "7"),
+            (over_quota, 403, RETRY_AFTER, "3600"),
         ] {
             let response = refusal.response();
             assert_eq!(response.status(), status);

@@ -11,8 +11,10 @@ mod event;
 mod events;
 mod idempotency;
 mod info;
+mod limits;
 mod query;
 mod route;
+mod usage;
 mod users;
 mod webhooks;
 
@@ -25,10 +27,11 @@ use hyper::body::Body;
 use hyper::header::{EXPECT, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::app::App;
+use crate::app::{App, AppStore, Rated};
 use crate::node::{Busy, Cluster, Node};
 use crate::protocol::path::below_prefix;
 use crate::webhook::Letters;
@@ -38,6 +41,7 @@ use error::ApiError;
 use events::{Form, Trigger};
 use idempotency::{Begun, Idempotency};
 use route::Call;
+use usage::UsageQuery;
 use users::UsersQuery;
 
 /// A body up to this size is parsed where it was read; a larger one would hold a shard too long.
@@ -72,6 +76,8 @@ pub struct Api {
     /// Where work goes that would hold a shard.
     control: Handle,
     idempotency: Idempotency,
+    /// Where usage is kept, if anywhere.
+    store: Option<Arc<dyn AppStore>>,
 }
 
 impl Api {
@@ -82,6 +88,16 @@ impl Api {
             config,
             control,
             idempotency: Idempotency::default(),
+            store: None,
+        }
+    }
+
+    /// The same, where usage is kept in a store.
+    #[must_use]
+    pub fn with_store(self, store: Arc<dyn AppStore>) -> Api {
+        Api {
+            store: Some(store),
+            ..self
         }
     }
 
@@ -94,6 +110,7 @@ impl Api {
         let answer = match self.find(&head) {
             Ok((app, call)) => {
                 let received = self.receive(&app, &head, &mut body).await;
+                let is_its_own = received.is_ok();
                 let received_bytes = received.as_ref().map_or(0, Bytes::len);
                 let answered = match received {
                     Ok(body) => self.call(&app, &call, &head, body).await,
@@ -102,6 +119,9 @@ impl Api {
                 let mut answer = answered.map_or_else(refused, error::json);
                 if call.is_relayed() && self.node.cluster().is_some_and(Cluster::is_behind) {
                     answer.headers_mut().insert(RELAY, BEHIND);
+                }
+                if is_its_own {
+                    limits::tell(&self.node, &app, call.rated(), answer.headers_mut());
                 }
                 let sent_bytes = answer.body().size_hint().lower();
                 self.node
@@ -154,6 +174,9 @@ impl Api {
         body: Bytes,
     ) -> Result<Bytes, ApiError> {
         let query = head.uri.query().unwrap_or_default();
+        if call.rated() == Rated::Queries {
+            limits::charge_rate(&self.node, app, Rated::Queries, 1)?;
+        }
         match call {
             Call::Event => self.publish(app, &head.headers, body, Form::Event).await,
             Call::Batch => self.publish(app, &head.headers, body, Form::Batch).await,
@@ -184,6 +207,7 @@ impl Api {
             Call::RedeliverEndpoint(name) => {
                 webhooks::redeliver(self.node.webhooks(), app, Letters::Endpoint(name))
             }
+            Call::Usage => self.usage(app, UsageQuery::parse(query)?).await,
             Call::Connections => Ok(connections_answer(app.connections_everywhere())),
             Call::TerminateUser(id) => {
                 self.node.terminate_user(app, id);
@@ -221,14 +245,16 @@ impl Api {
                 Begun::Answered(answer) => return Ok(answer),
             },
         };
-        let channels = trigger
-            .events
-            .iter()
-            .flat_map(|event| &event.publication.channels);
+        limits::charge_rate(&self.node, app, Rated::Publishes, trigger.events.len())?;
+        let channels = || {
+            let events = trigger.events.iter();
+            events.flat_map(|event| &event.publication.channels)
+        };
         self.node
-            .permission_to_publish(app, channels)
+            .permission_to_publish(app, channels())
             .await
             .map_err(|Busy| ApiError::Busy)?;
+        limits::charge_messages(&self.node, app, channels().count())?;
         // Nothing is awaited from here on: a caller who hangs up leaves no half of a batch behind.
         let publications = trigger.events.iter().map(|event| &event.publication);
         self.node.publish(app, publications);
@@ -237,6 +263,23 @@ impl Api {
             turn.finish(answer.clone());
         }
         Ok(answer)
+    }
+
+    /// What the app used: as the store has it, and what it does not have yet of this node.
+    async fn usage(&self, app: &Arc<App>, query: UsageQuery) -> Result<Bytes, ApiError> {
+        let today = self.node.usage_today(app, Timestamp::now()).day;
+        let mut used = Vec::new();
+        if let Some(store) = self.store.clone() {
+            let id = app.id().to_owned();
+            // The store's connections are at home there.
+            let asked = self
+                .control
+                .spawn(async move { store.usage(&id, query.days).await });
+            let asked = asked.await.map_err(|_| ApiError::Internal)?;
+            used = asked.map_err(|_| ApiError::StoreDown)?;
+        }
+        used.extend(app.unsaved_usage());
+        Ok(query.answer(today, used, &app.settings().config))
     }
 
     /// Has work done off the shard, and waits for it.

@@ -31,6 +31,7 @@ pub(super) enum Call<'a> {
     Webhooks,
     RedeliverLetter(Cow<'a, str>),
     RedeliverEndpoint(Cow<'a, str>),
+    Usage,
     TerminateUser(Cow<'a, str>),
     ReconnectUser(Cow<'a, str>),
 }
@@ -62,6 +63,7 @@ fn call<'a>(segments: &[&'a str]) -> Result<Call<'a>, ApiError> {
         ["webhooks"] => Call::Webhooks,
         ["webhooks", "dead_letters", id, "redeliver"] => Call::RedeliverLetter(decoded(id)?),
         ["webhooks", name, "redeliver"] if !name.is_empty() => Call::RedeliverEndpoint(decoded(name)?),
+        ["usage"] => Call::Usage,
         ["users", user, "terminate_connections"] if !user.is_empty() => Call::TerminateUser(decoded(user)?),
         ["users", user, "force_reconnect"] if !user.is_empty() => Call::ReconnectUser(decoded(user)?),
         _ => return Err(no_such_call()),
@@ -89,6 +91,7 @@ impl Call<'_> {
             | Call::Channel(_)
             | Call::ChannelUsers(_)
             | Call::Connections
+            | Call::Usage
             | Call::Webhooks => "GET",
         }
     }
@@ -104,7 +107,7 @@ fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
 fn no_such_call() -> ApiError {
     ApiError::NotFound(
         "No such call. Below /apps/APP_ID there are events, batch_events, channels, channels/NAME, \
-         channels/NAME/users, connections, users/USER_ID/terminate_connections, \
+         channels/NAME/users, connections, usage, users/USER_ID/terminate_connections, \
          users/USER_ID/force_reconnect, webhooks, webhooks/NAME/redeliver and \
          webhooks/dead_letters/ID/redeliver."
             .into(),
@@ -140,6 +143,7 @@ mod tests {
                 "/apps/my%20app/connections",
                 (id("my app"), Call::Connections),
             ),
+            (Method::GET, "/apps/3/usage", (id("3"), Call::Usage)),
             (
                 Method::POST,
                 "/apps/3/users/a%2Fb/terminate_connections",

@@ -167,6 +167,11 @@ impl App {
         self.usage.take_unsaved()
     }
 
+    /// Whether all was taken that the counters tell.
+    pub fn is_usage_saved(&self, readings: Readings) -> bool {
+        self.usage.is_saved(readings)
+    }
+
     /// A store has so many messages of this day, among them all of this node but the unsaved ones: what is beyond those
     /// counts against the quota here too.
     pub fn set_messages_saved(&self, day: Day, saved: u64) {

@@ -246,6 +246,12 @@ impl Usage {
         std::mem::take(&mut self.ledger().unsaved)
     }
 
+    /// Whether all was taken that the counters tell.
+    pub(super) fn is_saved(&self, readings: Readings) -> bool {
+        let ledger = self.ledger();
+        ledger.unsaved.is_empty() && ledger.messages == self.messages() && ledger.readings == readings
+    }
+
     /// A store has so many messages of this day, among them all of this node but the unsaved ones.
     pub(super) fn set_messages_saved(&self, day: Day, saved: u64) {
         let ledger = self.ledger();

@@ -76,12 +76,14 @@ impl Hub {
 
     /// Takes out the parts of apps that are not served, as far as nothing is left in them and nobody holds them; and
     /// their figures.
-    pub fn forget_unserved(&self, metrics: &Metrics) {
+    /// The figures that may be forgotten are those that `is_saved` says so of.
+    pub fn forget_unserved(&self, metrics: &Metrics, is_saved: impl Fn(&Namespace) -> bool) {
         let is_over = |namespace: &Arc<Namespace>| {
             // Whoever is to hold it gets it from this table, which is locked.
             namespace.app.closed() == Some(CloseCode::NoSuchApp)
                 && Arc::strong_count(namespace) == 1
                 && namespace.is_empty()
+                && is_saved(namespace)
         };
         let any = {
             let namespaces = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);

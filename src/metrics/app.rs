@@ -6,7 +6,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
-use super::{Naming, register, shown};
+use super::{AppSnapshot, Naming, register, shown};
 
 /// Milliseconds: from a lone broadcast to a few, up to what a user calls broken.
 const LATENCY_BUCKETS_MS: [f64; 14] = [
@@ -42,11 +42,16 @@ pub struct AppMetrics {
     pub rate_limit_checks_total: IntCounter,
     /// Those of them that it refused.
     pub rate_limit_triggered_total: IntCounter,
+    /// Requests and messages that were refused because the messages of the day are used up.
+    pub quota_refused_total: IntCounter,
     /// Milliseconds from the publication until the last socket of a shard was served: observed once
     /// for each publication and shard.
     pub broadcast_latency_ms: Histogram,
+    messages_total: IntCounter,
     connected: IntGauge,
     active_channels: IntGauge,
+    messages_today: IntGauge,
+    peak_connections: IntGauge,
 }
 
 /// Counts collected over a batch of sockets, or a turn, to be added in one call.
@@ -78,10 +83,27 @@ impl AppMetrics {
         self.http_transmitted_bytes.inc_by(transmitted_bytes as u64);
     }
 
-    /// Shows what a scrape found to be true.
-    pub(super) fn show(&self, connected: u64, active_channels: u64) {
-        self.connected.set(shown(connected));
-        self.active_channels.set(shown(active_channels));
+    /// Shows what a scrape found to be true. One at a time.
+    pub(super) fn show(&self, truth: &AppSnapshot) {
+        self.connected.set(shown(truth.connected));
+        self.active_channels.set(shown(truth.active_channels));
+        self.messages_today.set(shown(truth.messages_today));
+        self.peak_connections.set(shown(truth.peak_connections));
+        // Counted where the quota is, not here.
+        let counted = self.messages_total.get();
+        self.messages_total.inc_by(truth.messages.saturating_sub(counted));
+    }
+
+    /// Shows that an app is not there any more.
+    pub(super) fn show_absent(&self) {
+        for gauge in [
+            &self.connected,
+            &self.active_channels,
+            &self.messages_today,
+            &self.peak_connections,
+        ] {
+            gauge.set(0);
+        }
     }
 }
 
@@ -102,6 +124,10 @@ pub(super) struct AppFamilies {
     channel_unsubscriptions_total: IntCounterVec,
     rate_limit_checks_total: IntCounterVec,
     rate_limit_triggered_total: IntCounterVec,
+    quota_refused_total: IntCounterVec,
+    messages_total: IntCounterVec,
+    messages_today: IntGaugeVec,
+    peak_connections: IntGaugeVec,
     broadcast_latency_ms: HistogramVec,
 }
 
@@ -144,6 +170,19 @@ impl AppFamilies {
                 "rate_limit_triggered_total",
                 "Those that a rate limit refused",
             )?,
+            quota_refused_total: counter(
+                "quota_refused_total",
+                "Requests and messages refused because the messages of the day are used up",
+            )?,
+            messages_total: counter(
+                "messages_total",
+                "Events that the API published, one for each channel, and client events",
+            )?,
+            messages_today: gauge("messages_today", "Those of them since midnight, UTC")?,
+            peak_connections: gauge(
+                "peak_connections",
+                "Most sockets at once since midnight, UTC, those on other nodes included",
+            )?,
             broadcast_latency_ms: register(
                 registry,
                 HistogramVec::new(
@@ -164,6 +203,8 @@ impl AppFamilies {
         // An error says that there are none.
         let _ = self.connected.remove_label_values(labels);
         let _ = self.active_channels.remove_label_values(labels);
+        let _ = self.messages_today.remove_label_values(labels);
+        let _ = self.peak_connections.remove_label_values(labels);
         let _ = self.broadcast_latency_ms.remove_label_values(labels);
         for counter in [
             &self.new_connections_total,
@@ -179,6 +220,8 @@ impl AppFamilies {
             &self.channel_unsubscriptions_total,
             &self.rate_limit_checks_total,
             &self.rate_limit_triggered_total,
+            &self.quota_refused_total,
+            &self.messages_total,
         ] {
             let _ = counter.remove_label_values(labels);
         }
@@ -200,9 +243,13 @@ impl AppFamilies {
             channel_unsubscriptions_total: counter(&self.channel_unsubscriptions_total),
             rate_limit_checks_total: counter(&self.rate_limit_checks_total),
             rate_limit_triggered_total: counter(&self.rate_limit_triggered_total),
+            quota_refused_total: counter(&self.quota_refused_total),
+            messages_total: counter(&self.messages_total),
             broadcast_latency_ms: self.broadcast_latency_ms.with_label_values(&[app_id]),
             connected: self.connected.with_label_values(&[app_id]),
             active_channels: self.active_channels.with_label_values(&[app_id]),
+            messages_today: self.messages_today.with_label_values(&[app_id]),
+            peak_connections: self.peak_connections.with_label_values(&[app_id]),
         }
     }
 }

@@ -5,8 +5,8 @@
 //! - **Counters** (and the one histogram) are handles, resolved once per app by [`Metrics::app`] and
 //!   kept by whoever counts. Adding is one relaxed atomic: cheap once per batch, too dear once per
 //!   socket, so the hot loop collects a [`BatchCounts`] and adds it when the batch is done.
-//! - **Gauges** (`connected`, `active_channels`, `outbox_bytes`, `inbox_bytes`, `shards`) have no
-//!   handle at all. Each scrape brings a [`Snapshot`], counted from the structures themselves, and the
+//! - **Gauges** (`connected`, `active_channels`, `messages_today`, `outbox_bytes` …) have no handle at
+//!   all. Each scrape brings a [`Snapshot`], counted from the structures themselves, and the
 //!   gauges show that. A gauge kept beside a structure by `inc` and `dec` drifts from it sooner or
 //!   later, and nobody can say since when.
 //!
@@ -68,6 +68,8 @@ pub struct Metrics {
     pub config_changes_total: IntCounter,
     /// Changed configurations that were wrong, and not used.
     pub config_refused_total: IntCounter,
+    /// How often what the apps used could not be saved, and was kept.
+    pub usage_save_failures_total: IntCounter,
 }
 
 /// What is true at the moment of a scrape, counted from the structures themselves.
@@ -88,7 +90,7 @@ pub struct Snapshot {
 }
 
 /// One app's part of a [`Snapshot`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AppSnapshot {
     /// The app's id, as in API paths.
     pub app_id: Arc<str>,
@@ -96,6 +98,12 @@ pub struct AppSnapshot {
     pub connected: u64,
     /// Occupied channels on this node.
     pub active_channels: u64,
+    /// Messages charged on this node.
+    pub messages: u64,
+    /// Those of them since midnight, UTC.
+    pub messages_today: u64,
+    /// Most sockets at once since then, those on other nodes included.
+    pub peak_connections: u64,
 }
 
 impl Metrics {
@@ -188,6 +196,10 @@ impl Metrics {
                 "webhook_hasty_total",
                 "Changes of channels and members for which webhook_grace_ms was not waited: too many were waiting",
             )?,
+            usage_save_failures_total: node_counter(
+                "usage_save_failures_total",
+                "Attempts in vain to save what the apps used; it is kept and saved later",
+            )?,
             families,
             registry,
             naming,
@@ -257,9 +269,9 @@ impl Metrics {
         let mut idle = lock(&self.apps).clone();
         for app in &snapshot.apps {
             idle.remove(&app.app_id);
-            self.app(&app.app_id).show(app.connected, app.active_channels);
+            self.app(&app.app_id).show(app);
         }
-        idle.values().for_each(|app| app.show(0, 0));
+        idle.values().for_each(|app| app.show_absent());
         let mut idle = lock(&self.webhooks).clone();
         for app in &snapshot.webhooks {
             idle.remove(&app.app_id);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// Every family that counts for an app, with its type: names that the peers' dashboards ask for.
-const OF_APPS: [(&str, &str); 16] = [
+const OF_APPS: [(&str, &str); 20] = [
     ("active_channels", "gauge"),
     ("broadcast_latency_ms", "histogram"),
     ("channel_subscriptions_total", "counter"),
@@ -18,6 +18,10 @@ const OF_APPS: [(&str, &str); 16] = [
     ("new_disconnections_total", "counter"),
     ("rate_limit_checks_total", "counter"),
     ("rate_limit_triggered_total", "counter"),
+    ("quota_refused_total", "counter"),
+    ("messages_total", "counter"),
+    ("messages_today", "gauge"),
+    ("peak_connections", "gauge"),
     ("socket_received_bytes", "counter"),
     ("socket_transmitted_bytes", "counter"),
     ("ws_messages_received_total", "counter"),
@@ -25,7 +29,7 @@ const OF_APPS: [(&str, &str); 16] = [
 ];
 
 /// Those of the whole node.
-const OF_NODE: [(&str, &str); 12] = [
+const OF_NODE: [(&str, &str); 13] = [
     ("build_info", "gauge"),
     ("closed_total", "counter"),
     ("config_changes_total", "counter"),
@@ -35,6 +39,7 @@ const OF_NODE: [(&str, &str); 12] = [
     ("inbox_waits_total", "counter"),
     ("outbox_bytes", "gauge"),
     ("publish_refused_total", "counter"),
+    ("usage_save_failures_total", "counter"),
     ("shards", "gauge"),
     ("webhook_hasty_total", "counter"),
     ("webhook_untold", "gauge"),
@@ -108,6 +113,7 @@ fn app_snapshot(app_id: &str, connected: u64, active_channels: u64) -> AppSnapsh
         app_id: app_id.into(),
         connected,
         active_channels,
+        ..AppSnapshot::default()
     }
 }
 

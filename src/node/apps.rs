@@ -42,7 +42,8 @@ impl Node {
 
     /// Forgets what is kept of apps that are not served and of which nothing is left, here or on other nodes.
     pub(super) fn forget_unserved_apps(&self) {
-        self.hub.forget_unserved(&self.metrics);
+        self.hub
+            .forget_unserved(&self.metrics, |namespace| self.is_usage_saved(namespace));
         self.apps.forget_unserved();
     }
 }

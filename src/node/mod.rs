@@ -11,17 +11,19 @@ mod duties;
 mod membership;
 mod publish;
 mod queries;
+mod usage;
 mod users;
 mod webhooks;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 
 pub use cluster::{Cluster, Waiter};
 pub use membership::{Joiner, Refused};
 pub use publish::{Busy, Publication};
 pub use queries::{CachedEvent, ChannelDetail, ChannelSummary};
+pub use usage::UsageSaver;
 
 use cluster::announce::Announcer;
 
@@ -41,6 +43,10 @@ pub struct Node {
     apps: Apps,
     hub: Hub,
     metrics: Arc<Metrics>,
+    /// Whether what the apps use is kept somewhere else.
+    saves_usage: AtomicBool,
+    /// Where the clock of [`Node::now_ns`] begins.
+    started: Instant,
     duties: duties::Duties,
     /// Tells the apps' own back ends.
     webhooks: Webhooks,
@@ -62,6 +68,8 @@ impl Node {
             apps,
             hub: Hub::new(inboxes),
             metrics,
+            saves_usage: AtomicBool::new(false),
+            started: now(),
             duties: duties::Duties::default(),
             back_ends: webhooks::BackEnds::default(),
             announcer: None,
@@ -113,6 +121,11 @@ impl Node {
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Nanoseconds since this node was made: the clock of the buckets that its threads share.
+    pub fn now_ns(&self) -> u64 {
+        now().saturating_duration_since(self.started).as_nanos() as u64
     }
 
     /// An app's part of the directory.

@@ -27,6 +27,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -56,6 +57,8 @@ pub(crate) const DESCRIPTORS_RESERVED: usize = 512;
 const LOOKS: Duration = Duration::from_secs(1);
 /// Above this share of the memory there is, `/accept-traffic` says no. Percent.
 const MEMORY_PERCENT_MAX: f64 = 90.0;
+/// The last of what the apps used is given so long to be saved.
+const LAST_SAVE: Duration = Duration::from_secs(5);
 /// After the last close frame, clients have this long to answer it.
 const LAST_CLOSES: Duration = Duration::from_secs(6);
 
@@ -95,6 +98,12 @@ pub enum StartError {
     Config(#[from] ConfigError),
 }
 
+/// The task that books what the apps use, which ends when its sender does.
+struct Usage {
+    end: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
 /// A server at work.
 pub struct Server {
     address: SocketAddr,
@@ -105,6 +114,7 @@ pub struct Server {
     shards: Vec<JoinHandle<()>>,
     listening: Option<Listening>,
     membership: Option<Membership>,
+    usage: Option<Usage>,
     tasks: JoinSet<()>,
     /// Told when the configuration is to be read again.
     reread: Arc<Notify>,
@@ -203,6 +213,12 @@ impl Server {
             "what health tells",
             watch(node.clone(), health.clone(), sockets_max),
         ));
+        let (end, ends) = oneshot::channel();
+        let books = node.clone();
+        let task = tokio::spawn(vital("booking what apps use", async move {
+            books.keep_usage(None, ends).await;
+        }));
+        let usage = Usage { end, task };
         let (stop_admin, admin_stops) = oneshot::channel::<()>();
         let admin = match admin_listener {
             None => None,
@@ -234,6 +250,7 @@ impl Server {
             shards,
             listening: Some(listening),
             membership,
+            usage: Some(usage),
             tasks,
             reread: Arc::new(Notify::new()),
             closing,
@@ -308,6 +325,13 @@ impl Server {
         if let Some(membership) = self.membership.take() {
             membership.end().await;
         }
+        if let Some(Usage { end, mut task }) = self.usage.take() {
+            drop(end);
+            if tokio::time::timeout(LAST_SAVE, &mut task).await.is_err() {
+                tracing::warn!("what the apps used in the last seconds could not be saved");
+                task.abort();
+            }
+        }
         self.tasks.abort_all();
         self.stop().await;
         tracing::info!("stopped");
@@ -376,10 +400,16 @@ fn admin_state(node: &Arc<Node>, health: &Arc<Health>, live: &LiveBytes) -> Admi
 
 /// The gauges, read from the truth.
 fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
-    let apps = node.apps().all().into_iter().map(|app| AppSnapshot {
-        app_id: app.id().into(),
-        connected: app.connections() as u64,
-        active_channels: node.occupied_channels(&app) as u64,
+    let apps = node.apps().all().into_iter().map(|app| {
+        let today = node.usage_today(&app, Timestamp::now());
+        AppSnapshot {
+            app_id: app.id().into(),
+            connected: app.connections() as u64,
+            active_channels: node.occupied_channels(&app) as u64,
+            messages: app.messages(),
+            messages_today: today.messages,
+            peak_connections: today.connections_peak,
+        }
     });
     Snapshot {
         apps: apps.collect(),

@@ -211,11 +211,12 @@ impl Core {
                 self.charge_membership(key)
             }
             Reaction::Publish(place, frame) => {
-                self.count_limit(key, false);
+                let channel = self.sockets.get(key)?.subscriptions.get(place)?.channel.clone();
+                self.charge_client_event(key, channel.name()?)?;
                 self.publish(key, place, frame)
             }
             Reaction::PublishLater(name, frame) => {
-                self.count_limit(key, false);
+                self.charge_client_event(key, &name)?;
                 self.publish_when_joined(key, name, frame)
             }
             Reaction::OverLimit(refusal) => {
@@ -224,14 +225,6 @@ impl Core {
                 None
             }
             Reaction::SignIn(user, replies) => self.sign_in_when_heard(key, user, replies),
-        }
-    }
-
-    fn count_limit(&self, key: SocketKey, is_over: bool) {
-        if let Some(socket) = self.sockets.get(key) {
-            let metrics = &socket.session.namespace.metrics;
-            metrics.rate_limit_checks_total.inc();
-            metrics.rate_limit_triggered_total.inc_by(u64::from(is_over));
         }
     }
 

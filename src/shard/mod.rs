@@ -6,6 +6,7 @@
 //! only wait: one for it to say something, and another, while it is blocked, for it to take more.
 
 mod audience;
+mod charge;
 mod core;
 mod fanout;
 pub mod framing;

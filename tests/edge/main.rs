@@ -39,4 +39,5 @@ mod smuggling;
 // For back ends and operators.
 mod health;
 mod http;
+mod limits;
 mod metrics;

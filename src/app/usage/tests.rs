@@ -157,8 +157,10 @@ fn a_day_ends_to_the_message_and_connections_stay_over_midnight() {
     let (first, second) = (date(2024, 10, 4), date(2024, 10, 5));
     assert_eq!(today, used(second, 2, 0, 40));
     assert_eq!(usage.unsaved(), [used(first, 7, 9, 50), used(second, 2, 0, 40)]);
+    assert!(!usage.is_saved(readings(9)));
     assert_eq!(usage.take_unsaved().len(), 2);
     assert_eq!(usage.unsaved(), []);
+    assert!(usage.is_saved(readings(9)) && !usage.is_saved(readings(10)));
 }
 
 #[test]

@@ -31,6 +31,7 @@ impl Admin {
                     app_id: "1".into(),
                     connected: 42,
                     active_channels: 3,
+                    ..AppSnapshot::default()
                 }],
                 outbox_bytes: 0,
                 inbox_bytes: vec![0, 0],
