@@ -132,7 +132,7 @@ pub(super) enum Login {
 
 /// All that a connection is made with.
 #[derive(Debug)]
-pub(super) struct Access {
+pub(crate) struct Access {
     pub(super) servers: Vec<ServerAddr>,
     pub(super) login: Login,
     /// Set where TLS is sure to be asked for, or its files are named.
@@ -205,7 +205,7 @@ impl NatsConfig {
     }
 
     /// What connections are made with; its files are read here.
-    pub(super) fn access(&self) -> Result<Access, NatsFault> {
+    pub(crate) fn access(&self) -> Result<Access, NatsFault> {
         let servers: Result<Vec<_>, _> = self.urls.iter().map(NatsUrl::address).collect();
         let servers = servers.map_err(|text| ("urls", text))?;
         let with_tls = self.ca_file.is_some() || self.cert_file.is_some();

@@ -19,14 +19,15 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 pub use checkup::checkup;
+pub(crate) use config::Access;
 pub use config::{NatsConfig, NatsFault, NatsUrl};
+pub(crate) use session::{Fault, Session};
 
 use super::config::AdapterConfig;
 use super::owned::Owned;
 use super::wished::Wished;
 use super::{Adapter, Lane, LinkHealth, Message, Sink, Topic, WishNumber};
 use hearing::Hearing;
-use session::{Fault, Session};
 use status::Status;
 
 /// A batch waits no longer for its echo.

@@ -21,14 +21,14 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 const ECHO_MAX: Duration = Duration::from_secs(2);
 
 /// Why a connection is none: for a person.
-pub(super) type Fault = String;
+pub(crate) type Fault = String;
 
 /// A connection. All its clones are one life.
 #[derive(Debug)]
-pub(super) struct Session {
-    pub(super) client: Client,
+pub(crate) struct Session {
+    pub(crate) client: Client,
     /// Something was heard: a server that talks lives, even if its echo is late.
-    pub(super) heard: Arc<AtomicBool>,
+    pub(crate) heard: Arc<AtomicBool>,
     /// Where echoes come back: nobody else hears it.
     inbox: String,
     waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>,
@@ -40,9 +40,9 @@ pub(super) struct Session {
 
 impl Session {
     /// Makes a connection to one of the servers and signs in. Its subjects begin with the prefix.
-    pub(super) async fn open(access: &Access, prefix: &str) -> Result<Session, Fault> {
+    pub(crate) async fn open(access: &Access, prefix: &str) -> Result<Session, Fault> {
         let ended = Arc::new(watch::Sender::new(None));
-        let connected = timeout(CONNECT_MAX, connect(access, ended.clone())).await;
+        let connected = timeout(CONNECT_MAX, connect(access, prefix, ended.clone())).await;
         let client = connected.unwrap_or_else(|_| Err("it does not answer".into()))?;
         let inbox = format!(
             "{prefix}.echo.{}",
@@ -80,7 +80,7 @@ impl Session {
     }
 
     /// Whether interest has to spread to other servers before their clients reach us.
-    pub(super) fn is_clustered(&self) -> bool {
+    pub(crate) fn is_clustered(&self) -> bool {
         self.client.server_info().cluster.is_some()
     }
 
@@ -110,7 +110,7 @@ impl Session {
     }
 
     /// As `echo`, but ends the life if none comes and nothing else does.
-    pub(super) async fn answers(&self) -> Result<(), Fault> {
+    pub(crate) async fn answers(&self) -> Result<(), Fault> {
         let mut echo = std::pin::pin!(self.echo());
         self.heard.store(false, Ordering::Relaxed);
         let fault = loop {
@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// Ends when the life is over, with the reason.
-    pub(super) async fn over(&self) -> Fault {
+    pub(crate) async fn over(&self) -> Fault {
         let mut ended = self.ended.subscribe();
         let fault = ended.wait_for(Option::is_some).await;
         fault
@@ -145,7 +145,11 @@ fn end(ended: &watch::Sender<Option<Fault>>, fault: Fault) {
     });
 }
 
-async fn connect(access: &Access, ended: Arc<watch::Sender<Option<Fault>>>) -> Result<Client, Fault> {
+async fn connect(
+    access: &Access,
+    prefix: &str,
+    ended: Arc<watch::Sender<Option<Fault>>>,
+) -> Result<Client, Fault> {
     let mut options = match &access.login {
         Login::Nobody => ConnectOptions::new(),
         Login::User(name, password) => {
@@ -166,6 +170,8 @@ async fn connect(access: &Access, ended: Arc<watch::Sender<Option<Fault>>>) -> R
         .max_reconnects(access.servers.len())
         .reconnect_delay_callback(|_| Duration::ZERO)
         .ignore_discovered_servers()
+        // Whoever may use the prefix may be answered.
+        .custom_inbox_prefix(format!("{prefix}.inbox"))
         // The subjects are our own.
         .skip_subject_validation(true)
         .event_callback(move |event| {

@@ -223,7 +223,7 @@ fn is_text(value: &Value, expected: &str) -> bool {
 }
 
 /// All that keeping a connection up takes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Keeper {
     pub(super) connector: Arc<Connector>,
     pub(super) status: Arc<Status>,

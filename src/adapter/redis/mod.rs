@@ -8,6 +8,7 @@
 mod checkup;
 mod config;
 mod hearing;
+mod line;
 mod link;
 mod names;
 mod publisher;
@@ -24,23 +25,23 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use redis::{Pipeline, Value};
-use tokio::sync::{Notify, watch};
+use redis::{Pipeline, ServerError, Value};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 pub use checkup::checkup;
 pub use config::{RedisConfig, RedisFault};
+pub(crate) use line::{Line, Lines, Open};
 pub use url::RedisUrl;
 
 use super::config::AdapterConfig;
 use super::owned::Owned;
-use super::tls;
 use super::wished::Wished;
 use super::{Adapter, Lane, LinkHealth, Message, Sink, Topic, WishNumber};
 use hearing::Hearing;
-use link::{Connector, Fault, Keeper};
+use link::{Fault, Keeper};
 use names::Names;
-use status::{ServerId, Status};
+use status::ServerId;
 use topology::{Seeker, Topology};
 use url::Layout;
 
@@ -73,38 +74,12 @@ impl RedisAdapter {
         adapter: &AdapterConfig,
         sink: Sink,
     ) -> Result<RedisAdapter, RedisFault> {
-        let parts = config.url.parts().map_err(|text| ("url", text))?;
-        let tls = match parts.tls {
-            true => Some(tls::client(&config.tls_files())?),
-            false => None,
-        };
-        let connector = Arc::new(Connector {
-            login: config.login(&parts),
-            tls: tls.clone(),
-        });
-        let seek_by = match &parts.layout {
-            Layout::Sentinel(_) => Arc::new(Connector {
-                login: config.sentinel_login(),
-                tls,
-            }),
-            Layout::Single | Layout::Cluster => connector.clone(),
-        };
         let lanes = sink.lanes().len();
-        let keeper = Keeper {
-            connector,
-            status: Arc::new(Status::new(2 * lanes)),
-            doubt: Arc::new(Notify::new()),
-        };
-        let is_cluster = parts.layout == Layout::Cluster;
+        let seeker = Seeker::new(config, 2 * lanes, lanes)?;
+        let keeper = seeker.keeper.clone();
+        let is_cluster = seeker.layout == Layout::Cluster;
         let names = Arc::new(Names::new(&adapter.prefix, adapter.topics, is_cluster));
         let (found, topology) = watch::channel(Arc::default());
-        let seeker = Seeker {
-            layout: parts.layout,
-            seeds: parts.addresses,
-            connector: seek_by,
-            keeper: keeper.clone(),
-            lanes,
-        };
         let wished: Vec<Arc<Wished>> = sink.lanes().map(|_| Arc::default()).collect();
         let hear = |wished: &Arc<Wished>| {
             let hearing = Hearing {
@@ -198,14 +173,21 @@ impl Keeper {
             _ => None,
         });
         for error in refusals {
-            if matches!(
-                error.code(),
-                "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY"
-            ) {
-                self.doubt.notify_one();
-            } else {
+            if !self.doubts(error) {
                 self.status.refused(server, &error.to_string());
             }
         }
+    }
+
+    /// Whether the error says that the servers have changed: then they are looked up.
+    fn doubts(&self, error: &ServerError) -> bool {
+        let doubts = matches!(
+            error.code(),
+            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY"
+        );
+        if doubts {
+            self.doubt.notify_one();
+        }
+        doubts
     }
 }

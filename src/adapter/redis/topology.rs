@@ -12,11 +12,13 @@ use redis::{Cmd, Value, cmd};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::config::{RedisConfig, RedisFault};
 use super::link::{Connector, Fault, Keeper, Signs};
 use super::publisher::Publisher;
 use super::slots::SLOTS;
-use super::status::ServerId;
+use super::status::{ServerId, Status};
 use super::url::{Address, Layout};
+use crate::adapter::tls;
 
 /// So often the servers are looked up even when nobody doubts: a failover may be silent.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -68,15 +70,47 @@ type Understand = fn(&Value, &Address) -> Option<Found>;
 /// Who looks the servers up.
 pub(super) struct Seeker {
     pub(super) layout: Layout,
-    pub(super) seeds: Vec<Address>,
+    seeds: Vec<Address>,
     /// How to get in where it is asked: at the sentinels, or at servers of the cluster.
-    pub(super) connector: Arc<Connector>,
+    connector: Arc<Connector>,
     /// What the servers found are connected to with.
     pub(super) keeper: Keeper,
-    pub(super) lanes: usize,
+    lanes: usize,
 }
 
 impl Seeker {
+    /// One that looks for what the section `redis` names. `per_server` connections there should be to each server, of
+    /// them one for each lane that publishes.
+    pub(super) fn new(config: &RedisConfig, per_server: usize, lanes: usize) -> Result<Seeker, RedisFault> {
+        let parts = config.url.parts().map_err(|text| ("url", text))?;
+        let tls = match parts.tls {
+            true => Some(tls::client(&config.tls_files())?),
+            false => None,
+        };
+        let servers = Arc::new(Connector {
+            login: config.login(&parts),
+            tls: tls.clone(),
+        });
+        let connector = match &parts.layout {
+            Layout::Sentinel(_) => Arc::new(Connector {
+                login: config.sentinel_login(),
+                tls,
+            }),
+            Layout::Single | Layout::Cluster => servers.clone(),
+        };
+        Ok(Seeker {
+            layout: parts.layout,
+            seeds: parts.addresses,
+            connector,
+            keeper: Keeper {
+                connector: servers,
+                status: Arc::new(Status::new(per_server)),
+                doubt: Arc::default(),
+            },
+            lanes,
+        })
+    }
+
     /// Keeps the topology true, for ever.
     pub(super) async fn follow(self, topology: watch::Sender<Arc<Topology>>) {
         let mut fault_told = None;

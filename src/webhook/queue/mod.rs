@@ -23,9 +23,12 @@
 //! Knows nothing of events: entries are bytes.
 
 mod entry;
-#[allow(dead_code, reason = "the brokers come next")]
+mod kept;
 mod ledger;
+pub mod memory;
+pub mod nats;
 mod open;
+pub mod redis;
 mod ticket;
 
 use std::fmt;

@@ -56,14 +56,28 @@ pub async fn open(
     redis: &RedisConfig,
     nats: &NatsConfig,
 ) -> Result<Option<OpenJournal>, JournalFault> {
-    let _ = (adapter, redis, nats);
-    let missing = |queue| JournalFault {
-        queue,
-        reason: "it is not built in yet".to_owned(),
+    let room = Room {
+        entries: config.queue_events_max,
+        bytes: config.queue_bytes_max,
+        ..Room::default()
     };
     match config.queue {
         WebhookQueue::Memory => Ok(None),
-        WebhookQueue::Redis => Err(missing("redis")),
-        WebhookQueue::Nats => Err(missing("nats")),
+        WebhookQueue::Redis => {
+            let journal = super::redis::open(redis, &adapter.prefix, room);
+            let journal = journal.map_err(|(key, text)| JournalFault {
+                queue: "redis",
+                reason: format!("`redis.{key}` {text}"),
+            })?;
+            Ok(Some(journal))
+        }
+        WebhookQueue::Nats => {
+            let journal = super::nats::open(nats, &adapter.prefix, room).await;
+            let journal = journal.map_err(|reason| JournalFault {
+                queue: "nats",
+                reason,
+            })?;
+            Ok(Some(journal))
+        }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Options {
     /// With TLS, and a certificate to be shown.
     pub(crate) tls: bool,
     pub(crate) max_payload: Option<usize>,
+    /// With JetStream, which keeps what it is given in files.
+    pub(crate) jetstream: bool,
 }
 
 impl Nats {
@@ -61,7 +63,11 @@ impl Nats {
         let mut process = Process::new("nats-server", "nats-server", port);
         let mut config = format!("listen: \"127.0.0.1:{port}\"\n{more}");
         let mut users = String::new();
-        let rights = "permissions: { publish: \"fanwire.>\", subscribe: \"fanwire.>\" }";
+        let publish = match options.jetstream {
+            true => r#"[ "fanwire.>", "$JS.API.>", "$JS.ACK.>" ]"#,
+            false => r#""fanwire.>""#,
+        };
+        let rights = format!("permissions: {{ publish: {publish}, subscribe: \"fanwire.>\" }}");
         if let Some((name, password)) = options.user {
             users += &format!("{{ user: \"{name}\", password: \"{password}\", {rights} }}\n");
         }
@@ -73,6 +79,10 @@ impl Nats {
         }
         if let Some(max) = options.max_payload {
             config += &format!("max_payload: {max}\n");
+        }
+        if options.jetstream {
+            let directory = process.path("jetstream");
+            config += &format!("jetstream {{ store_dir: \"{}\" }}\n", directory.display());
         }
         let certificates = options.tls.then(|| certificates(process.directory.path()));
         if certificates.is_some() {

@@ -187,18 +187,23 @@ impl RedisCluster {
     pub(crate) const MASTERS: usize = 3;
 
     pub(crate) fn start() -> RedisCluster {
-        RedisCluster::with_replicas(1)
+        RedisCluster::with_replicas(1, &[])
     }
 
     /// Masters whose place nobody takes.
     pub(crate) fn without_replicas() -> RedisCluster {
-        RedisCluster::with_replicas(0)
+        RedisCluster::with_replicas(0, &[])
     }
 
-    fn with_replicas(replicas_per_master: usize) -> RedisCluster {
+    /// The same, of masters that still have after a restart what they had.
+    pub(crate) fn on_disk() -> RedisCluster {
+        RedisCluster::with_replicas(0, &["--appendonly", "yes"])
+    }
+
+    fn with_replicas(replicas_per_master: usize, more: &[&str]) -> RedisCluster {
         let server = |_| {
             let bus = free_port().to_string();
-            let more = [
+            let of_a_cluster = [
                 "--cluster-enabled",
                 "yes",
                 "--cluster-port",
@@ -206,8 +211,9 @@ impl RedisCluster {
                 "--cluster-node-timeout",
                 "2000",
             ];
+            let arguments = of_a_cluster.iter().chain(more).copied();
             Redis::start_with(&Options {
-                more: more.map(str::to_owned).into(),
+                more: arguments.map(str::to_owned).collect(),
                 ..Options::default()
             })
         };

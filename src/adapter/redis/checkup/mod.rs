@@ -22,10 +22,10 @@ use tokio_rustls::TlsConnector;
 use super::config::{Login, RedisConfig};
 use super::link::{Connector, Fault, Link, Pushes, Signs};
 use super::names::Names;
-use super::tls;
 use super::url::{Address, Layout};
 use crate::adapter::certificate;
 use crate::adapter::config::AdapterConfig;
+use crate::adapter::tls;
 use crate::checkup::Report;
 
 /// A step of connecting takes no longer, or it counts as failed.
