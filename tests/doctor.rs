@@ -482,3 +482,61 @@ fn servers_of_nats_have_to_belong_together() {
         .says("FAILURE", "is not heard at")
         .advises("do not belong to one NATS cluster");
 }
+
+#[test]
+fn webhooks_in_redis_need_rights_and_a_server_that_keeps_what_it_has() {
+    let server = Redis::start();
+    server.ask(&["ACL", "SETUSER", "node", "on", ">p", "-@all"]);
+    let url = server.url().replace("://", "://node:p@");
+    let webhooks = |url: &str| doctor(&[("FANWIRE_WEBHOOKS__QUEUE", "redis"), ("FANWIRE_REDIS__URL", url)]);
+    let rights = [
+        "+multi",
+        "+exec",
+        "+xadd",
+        "+xlen",
+        "+xreadgroup",
+        "+xack",
+        "+xdel",
+        "+xpending",
+        "+xgroup|create",
+    ];
+    let advice = format!("ACL SETUSER node {} ~{{fanwire.webhooks}}.*", rights.join(" "));
+    webhooks(&url).says("FAILURE", "refuses XADD").advises(&advice);
+    for right in rights {
+        server.ask(&["ACL", "SETUSER", "node", right]);
+    }
+    webhooks(&url).says("FAILURE", "refuses XADD").advises(&advice);
+    server.ask(&["ACL", "SETUSER", "node", "~{fanwire.webhooks}.*"]);
+    webhooks(&url)
+        .is_well()
+        .says("ok", "lets streams be kept under `{fanwire.webhooks}.`")
+        .says("note", "may not ask for CONFIG GET maxmemory-policy");
+    assert_eq!(server.ask(&["DBSIZE"]).trim(), "0", "nothing is stored");
+
+    webhooks(&server.url())
+        .is_well()
+        .says("ok", "maxmemory-policy noeviction")
+        .says("warning", "forgets at a restart");
+    server.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    server.ask(&["CONFIG", "SET", "appendonly", "yes"]);
+    webhooks(&server.url())
+        .says("FAILURE", "evicts whatever it likes")
+        .says("ok", "appendonly");
+}
+
+#[test]
+fn webhooks_in_nats_need_jetstream() {
+    let webhooks = |server: &Nats| {
+        let urls = serde_json::to_string(&[server.url()]).expect("JSON");
+        doctor(&[("FANWIRE_WEBHOOKS__QUEUE", "nats"), ("FANWIRE_NATS__URLS", &urls)])
+    };
+    webhooks(&Nats::start()).says("FAILURE", "does not have JetStream");
+    let server = Nats::start_with(&nats::Options {
+        jetstream: true,
+        ..nats::Options::default()
+    });
+    webhooks(&server)
+        .is_well()
+        .says("ok", "JetStream is there for webhooks")
+        .says("note", "there is no stream `fanwire=webhooks` yet");
+}

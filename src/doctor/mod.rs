@@ -13,6 +13,7 @@ use crate::adapter::{nats, redis};
 use crate::app::AppConfig;
 use crate::checkup::Report;
 use crate::config::Config;
+use crate::webhook::queue;
 
 /// Checks all that the configuration asks for.
 ///
@@ -27,6 +28,15 @@ pub async fn examine(config: &Config, report: &mut Report<'_>) {
     machine::examine(config, report);
     report.section("cluster");
     cluster(config, report).await;
+    report.section("webhooks");
+    queue::checkup(
+        &config.webhooks,
+        &config.adapter,
+        &config.redis,
+        &config.nats,
+        report,
+    )
+    .await;
 }
 
 fn configuration(config: &Config, report: &mut Report<'_>) {

@@ -2,7 +2,7 @@
 //! and the sign-in of a node.
 //!
 //! What must work is tried: an echo through every server that is named, and between them. It goes out under the prefix
-//! on subjects that no node hears; nothing is stored. JetStream is not needed.
+//! on subjects that no node hears; nothing is stored. JetStream is not needed to carry events.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -68,7 +68,8 @@ pub async fn checkup(
     }
     report.note("NATS does not tell its time, so the clocks are not compared: keep them right with NTP");
     report.note(
-        "nothing is stored in NATS, JetStream is not needed; clusters of nodes are kept apart by adapter.prefix",
+        "nothing is stored in NATS to carry events, JetStream is not needed for that; clusters of nodes are kept apart \
+         by adapter.prefix",
     );
 }
 

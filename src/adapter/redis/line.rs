@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use redis::{Pipeline, Value};
+use redis::{Pipeline, ServerError, Value};
 use tokio::sync::watch;
 
 use super::config::{RedisConfig, RedisFault};
@@ -107,18 +107,15 @@ impl Line {
     /// Sends all of it at once and gives the replies, those of refusal among them. `None` if there was no answer: the
     /// connection is at its end then, and what was asked may have been done or not.
     pub(crate) async fn ask(&self, open: &mut Open, pipeline: &Pipeline) -> Option<Vec<Value>> {
-        let replies = open.handle.ask_all(pipeline).await.ok()?;
-        for reply in &replies {
-            if let Value::ServerError(error) = reply {
-                self.keeper.doubts(error);
-            }
-        }
-        Some(replies)
+        open.handle.ask_all(pipeline).await.ok()
     }
 
-    /// Tells the log of a refusal, once for each kind, its first word, as long as the connections are up.
-    pub(crate) fn refused(&self, open: &Open, reason: &str) {
-        self.keeper.status.refused(open.server, reason);
+    /// To be called with each refusal that is not expected: one that says that the servers have changed leads to a
+    /// look-up, any other is told in the log, once for each kind as long as the connections are up.
+    pub(crate) fn refused(&self, open: &Open, error: &ServerError) {
+        if !self.keeper.doubts(error) {
+            self.keeper.status.refused(open.server, &error.to_string());
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use redis::{Pipeline, ServerError, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-pub use checkup::checkup;
+pub use checkup::{checkup, checkup_streams};
 pub use config::{RedisConfig, RedisFault};
 pub(crate) use line::{Line, Lines, Open};
 pub use url::RedisUrl;

@@ -38,7 +38,7 @@ use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
 pub(super) use entry::Entry;
-pub use open::{JournalFault, Room, open};
+pub use open::{JournalFault, Room, checkup, open};
 pub(super) use ticket::{Ticket, Tickets};
 
 /// How many partitions there are: as many as a [`Partitions`] has bits. Part of the format of what is stored.

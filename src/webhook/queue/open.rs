@@ -6,6 +6,7 @@ use super::OpenJournal;
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::nats::NatsConfig;
 use crate::adapter::redis::RedisConfig;
+use crate::checkup::Report;
 use crate::webhook::{WebhookQueue, WebhooksConfig};
 
 /// How much a journal may hold.
@@ -79,5 +80,25 @@ pub async fn open(
             })?;
             Ok(Some(journal))
         }
+    }
+}
+
+/// Whether the broker that the settings ask for would keep webhooks. Asked by a person; nothing is stored or changed.
+pub async fn checkup(
+    config: &WebhooksConfig,
+    adapter: &AdapterConfig,
+    redis: &RedisConfig,
+    nats: &NatsConfig,
+    report: &mut Report<'_>,
+) {
+    match config.queue {
+        WebhookQueue::Memory => report.note(
+            "webhooks.queue is memory: what a node that is killed has not delivered is lost; redis and nats keep it",
+        ),
+        WebhookQueue::Redis => {
+            let stem = super::redis::stem(&adapter.prefix);
+            crate::adapter::redis::checkup_streams(redis, &stem, report).await;
+        }
+        WebhookQueue::Nats => super::nats::checkup(nats, &adapter.prefix, report).await,
     }
 }

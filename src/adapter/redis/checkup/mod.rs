@@ -7,6 +7,7 @@
 
 mod layout;
 mod server;
+mod streams;
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+pub use streams::checkup_streams;
 
 use super::config::{Login, RedisConfig};
 use super::link::{Connector, Fault, Link, Pushes, Signs};
@@ -68,8 +71,8 @@ pub async fn checkup(config: &RedisConfig, adapter: &AdapterConfig, report: &mut
         }
     }
     report.note(
-        "nothing is stored in redis: maxmemory, eviction and persistence do not matter, nor does the number of a \
-         database; clusters of nodes are kept apart by adapter.prefix",
+        "nothing is stored in redis to carry events: maxmemory, eviction and persistence do not matter for that, nor \
+         does the number of a database; clusters of nodes are kept apart by adapter.prefix",
     );
 }
 

@@ -61,7 +61,7 @@ async fn post(line: &Line, mut open: Open, names: &Names, ledger: &Ledger) -> bo
                     }
                     // Nothing that Redis may say of a single one would be different next time: something that is no
                     // stream has the name of one.
-                    (_, Value::ServerError(error)) => line.refused(&open, &error.to_string()),
+                    (_, Value::ServerError(error)) => line.refused(&open, error),
                     _ => {}
                 }
             }
@@ -71,13 +71,14 @@ async fn post(line: &Line, mut open: Open, names: &Names, ledger: &Ledger) -> bo
             ledger.confirmed(dones.len());
         }
         _ => {
-            let errors = replies.iter().filter_map(|reply| match reply {
-                Value::ServerError(error) => Some(error.to_string()),
+            let mut errors = replies.iter().filter_map(|reply| match reply {
+                Value::ServerError(error) => Some(error),
                 _ => None,
             });
             // The first says why, the last only that nothing was done.
-            let reason = errors.into_iter().next();
-            line.refused(&open, reason.as_deref().unwrap_or("a transaction has no results"));
+            if let Some(error) = errors.next() {
+                line.refused(&open, error);
+            }
             sleep(REFUSED_REST).await;
         }
     }

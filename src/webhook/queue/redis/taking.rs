@@ -118,7 +118,7 @@ impl Taking<'_> {
     fn refused(&mut self, open: &Open, error: &redis::ServerError) -> Stop {
         match error.code() {
             "NOGROUP" | "UNBLOCKED" => self.cursors.clear(),
-            _ => self.line.refused(open, &error.to_string()),
+            _ => self.line.refused(open, error),
         }
         Stop::Refused
     }
