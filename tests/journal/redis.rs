@@ -7,8 +7,9 @@ use fanwire::app::Secret;
 use fanwire::webhook::queue::{self, OpenJournal, Room};
 use tokio::time::sleep;
 
+use crate::brokers::eventually;
 use crate::brokers::redis::{Options, Redis, RedisCluster};
-use crate::ground::{Ground, at};
+use crate::ground::{Ground, set};
 use crate::suite::suite;
 
 struct Servers<T> {
@@ -130,7 +131,7 @@ mod of_a_cluster {
 async fn a_server_that_was_emptied_is_used_again() {
     let ground = single();
     let mut node = ground.node("emptied").await;
-    node.journal.own(crate::ground::set(0..64));
+    node.journal.own(set(0..64));
     node.put(3, "before");
     assert_eq!(node.texts(1).await, ["before"]);
     node.sent().await;
@@ -143,13 +144,21 @@ async fn a_server_that_was_emptied_is_used_again() {
 async fn a_server_without_memory_keeps_what_waits_waiting() {
     let ground = single();
     let mut node = ground.node("narrow").await;
+    node.journal.own(set([3]));
+    node.put(3, "0");
+    let taken = node.take().await;
     ground.broker.ask(&["CONFIG", "SET", "maxmemory", "1"]);
     node.put(3, "1");
     node.put(3, "2");
     sleep(Duration::from_millis(600)).await;
     assert_eq!(node.journal.unsent(), 2);
+    // What is done frees memory.
+    node.journal.done(taken.receipt);
+    eventually("what is done is let go of", || node.journal.unsent() == 2);
+    assert_eq!(ground.broker.ask(&["XLEN", "{narrow.webhooks}.3"]).trim(), "0");
+    let mut successor = ground.node("narrow").await;
     ground.broker.ask(&["CONFIG", "SET", "maxmemory", "0"]);
     node.sent().await;
-    node.journal.own([at(3)].into_iter().collect());
-    assert_eq!(node.texts(2).await, ["1", "2"]);
+    successor.journal.own(set([3]));
+    assert_eq!(successor.texts(2).await, ["1", "2"]);
 }

@@ -1,11 +1,12 @@
-//! What Redis is told: entries that were put, and entries that are done. All in transactions, so that of a batch either
-//! everything has happened or nothing, and the order of a partition is kept whatever is refused in between.
+//! What Redis is told: entries that are done, and entries that were put. The latter in a transaction, so that of a batch
+//! either everything is stored or nothing, and the order of a partition is kept whatever is refused in between. The former
+//! by themselves: a server that has no memory for more still lets go of what is done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Pipeline, Value, pipe};
+use redis::{Pipeline, ServerError, Value, pipe};
 use tokio::time::sleep;
 
 use super::{GROUP, Names};
@@ -39,110 +40,100 @@ pub(super) async fn run(lines: Arc<Lines>, names: Names, ledger: Arc<Ledger>) {
     }
 }
 
-/// Posts one transaction. False if nothing waits for the next one.
+/// Posts what is done and one transaction. False if nothing waits for the next one.
 async fn post(line: &Line, mut open: Open, names: &Names, ledger: &Ledger) -> bool {
-    let batches = ledger.batches(ENTRIES_MAX, BYTES_MAX);
     let dones = ledger.dones(DONES_MAX);
-    let transaction = Transaction::new(names, &batches, &dones, ledger.full());
-    if transaction.answers.is_empty() {
+    let batches = ledger.batches(ENTRIES_MAX, BYTES_MAX);
+    let mut commands = pipe();
+    let let_go = let_go(names, &dones, &mut commands);
+    let answers = transaction(names, &batches, ledger.full(), &mut commands);
+    if commands.is_empty() {
         return false;
     }
-    let Some(replies) = line.ask(&mut open, &transaction.commands).await else {
+    let Some(replies) = line.ask(&mut open, &commands).await else {
         sleep(LOST_REST).await;
         return true;
     };
-    match replies.last() {
-        Some(Value::Array(results)) if results.len() == transaction.answers.len() => {
-            for (answer, result) in transaction.answers.iter().zip(results) {
-                match (answer, result) {
-                    (Answer::Length(partition), Value::Int(length)) => {
-                        let stored = usize::try_from(*length).unwrap_or(usize::MAX);
-                        ledger.set_full(*partition, stored >= ledger.room().stored);
-                    }
-                    // Nothing that Redis may say of a single one would be different next time: something that is no
-                    // stream has the name of one.
-                    (_, Value::ServerError(error)) => line.refused(&open, error),
-                    _ => {}
+    let (of_dones, of_transaction) = replies.split_at(let_go.min(replies.len()));
+    let mut refusal = errors(of_dones).next();
+    if refusal.is_none() {
+        ledger.confirmed(dones.len());
+    }
+    match of_transaction.last() {
+        None => {}
+        Some(Value::Array(results)) if results.len() == answers.len() => {
+            for (partition, result) in answers.iter().zip(results) {
+                if let (Some(partition), Value::Int(length)) = (partition, result) {
+                    let stored = usize::try_from(*length).unwrap_or(usize::MAX);
+                    ledger.set_full(*partition, stored >= ledger.room().stored);
                 }
+            }
+            // Nothing that Redis may say of a single one would be different next time: something that is no stream has
+            // the name of one.
+            if let Some(error) = errors(results).next() {
+                line.refused(&open, error);
             }
             for batch in &batches {
                 ledger.accepted(batch.partition, batch.entries.len());
             }
-            ledger.confirmed(dones.len());
         }
-        _ => {
-            let mut errors = replies.iter().filter_map(|reply| match reply {
-                Value::ServerError(error) => Some(error),
-                _ => None,
-            });
-            // The first says why, the last only that nothing was done.
-            if let Some(error) = errors.next() {
-                line.refused(&open, error);
-            }
-            sleep(REFUSED_REST).await;
-        }
+        // The first says why, the last only that nothing was done.
+        Some(_) => refusal = errors(of_transaction).next(),
+    }
+    if let Some(error) = refusal {
+        line.refused(&open, error);
+        sleep(REFUSED_REST).await;
     }
     !batches.is_empty() || !dones.is_empty()
 }
 
-/// What the result of a command tells.
-#[derive(Debug, PartialEq, Eq)]
-enum Answer {
-    /// How many entries the stream has.
-    Length(Partition),
-    /// Nothing but success.
-    Done,
+fn errors(replies: &[Value]) -> impl Iterator<Item = &ServerError> {
+    replies.iter().filter_map(|reply| match reply {
+        Value::ServerError(error) => Some(error),
+        _ => None,
+    })
 }
 
-/// The commands, and for each of them what its result tells.
-struct Transaction {
-    commands: Pipeline,
-    answers: Vec<Answer>,
-}
-
-impl Transaction {
-    fn new(names: &Names, batches: &[Batch], dones: &[Receipt], full: Partitions) -> Transaction {
-        let mut commands = pipe();
-        let mut answers = Vec::new();
-        commands.cmd("MULTI");
-        let mut done_of: BTreeMap<Partition, Vec<&str>> = BTreeMap::new();
-        for receipt in dones {
-            done_of.entry(receipt.partition).or_default().push(&receipt.entry);
-        }
-        for (partition, entries) in done_of {
-            let stream = names.stream(partition);
-            let acknowledge = commands.cmd("XACK").arg(&stream).arg(GROUP);
-            entries.iter().for_each(|entry| {
-                acknowledge.arg(*entry);
-            });
-            let delete = commands.cmd("XDEL").arg(&stream);
-            entries.iter().for_each(|entry| {
-                delete.arg(*entry);
-            });
-            answers.extend([Answer::Done, Answer::Done]);
-        }
-        for Batch {
-            partition, entries, ..
-        } in batches
-        {
-            let stream = names.stream(*partition);
-            for entry in entries {
-                commands
-                    .cmd("XADD")
-                    .arg(&stream)
-                    .arg("*")
-                    .arg("e")
-                    .arg(&entry[..]);
-                answers.push(Answer::Done);
-            }
-            commands.cmd("XLEN").arg(&stream);
-            answers.push(Answer::Length(*partition));
-        }
-        for partition in full.iter() {
-            commands.cmd("XLEN").arg(names.stream(partition));
-            answers.push(Answer::Length(partition));
-        }
-        commands.cmd("EXEC");
-        Transaction { commands, answers }
+/// Adds what lets go of entries; the answer is how many commands that takes.
+fn let_go(names: &Names, dones: &[Receipt], commands: &mut Pipeline) -> usize {
+    let mut done_of: BTreeMap<Partition, Vec<&str>> = BTreeMap::new();
+    for receipt in dones {
+        done_of.entry(receipt.partition).or_default().push(&receipt.entry);
     }
+    for (partition, entries) in &done_of {
+        let stream = names.stream(*partition);
+        commands.cmd("XACK").arg(&stream).arg(GROUP).arg(entries);
+        commands.cmd("XDEL").arg(&stream).arg(entries);
+    }
+    2 * done_of.len()
+}
+
+/// Adds what stores entries, and asks how many there are of each partition that is concerned. The answers say of which
+/// partition each result tells that.
+fn transaction(
+    names: &Names,
+    batches: &[Batch],
+    full: Partitions,
+    commands: &mut Pipeline,
+) -> Vec<Option<Partition>> {
+    let mut answers = Vec::new();
+    if batches.is_empty() && full == Partitions::NONE {
+        return answers;
+    }
+    commands.cmd("MULTI");
+    for batch in batches {
+        let stream = names.stream(batch.partition);
+        for entry in &batch.entries {
+            let add = commands.cmd("XADD").arg(&stream).arg("*");
+            add.arg("e").arg(&entry[..]);
+            answers.push(None);
+        }
+    }
+    let concerned = batches.iter().map(|batch| batch.partition);
+    for partition in concerned.chain(full.iter()) {
+        commands.cmd("XLEN").arg(names.stream(partition));
+        answers.push(Some(partition));
+    }
+    commands.cmd("EXEC");
+    answers
 }

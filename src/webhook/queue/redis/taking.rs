@@ -136,7 +136,8 @@ impl Taking<'_> {
         }
         for (partition, reply) in gained.into_iter().zip(self.ask(open, &commands).await?) {
             match reply {
-                Value::ServerError(error) if error.code() != "BUSYGROUP" => {
+                // It is there; or there is no memory for one, and it may be there all the same.
+                Value::ServerError(error) if !matches!(error.code(), "BUSYGROUP" | "OOM") => {
                     return Err(self.refused(open, &error));
                 }
                 _ => self.cursors.insert(partition, Cursor::Given("0".into())),
