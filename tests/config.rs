@@ -221,7 +221,12 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
 
 /// What else is set where a setting means nothing by itself: the first entry of a list that is empty in the example, or
 /// what switches a section on.
-const BESIDE: [(&str, &str, &str); 6] = [
+const BESIDE: [(&str, &str, &str); 7] = [
+    (
+        "apps[0].client_events_per_s_total",
+        "apps[0].client_events",
+        "true",
+    ),
     ("webhooks.allow", "webhooks.block_private", "true"),
     (
         "apps[0].webhooks[0].batch",
@@ -569,4 +574,44 @@ fn the_command_line_explains_itself() {
         schema.pointer("/properties/server/properties/port/default"),
         Some(&json!(6001))
     );
+}
+
+#[test]
+fn what_holds_for_a_channel_is_explained() {
+    let fanwire = Fanwire::new().with_config(&json!({ "apps": [
+        { "id": "1", "key": "a", "secret": "s", "cache_ttl_s": 7, "channels": [
+            { "pattern": "cache-*", "event_data_bytes_max": 77 },
+            { "pattern": "presence-*", "presence_members_max": 777 },
+        ] },
+        { "id": "2", "key": "b", "secret": "s" },
+    ] }));
+    let explained = |arguments: &[&str]| {
+        let output = fanwire.run(&[&["check-config"], arguments].concat());
+        (
+            output.status.success(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let (success, told, _) = explained(&["--channel", "cache-x", "--app", "1"]);
+    assert!(success);
+    for part in [
+        "channel cache-x of app 1: public, cache",
+        "rule: apps[0].channels[0], `cache-*`",
+        "77         apps[0].channels[0].event_data_bytes_max",
+        "7          apps[0].cache_ttl_s",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let (success, told, _) = explained(&["--channel", "presence-x", "--app", "1", "--json"]);
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert!(success);
+    assert_eq!(told["rule"]["pattern"], "presence-*");
+    assert_eq!(told["settings"]["presence_members_max"]["value"], 777);
+    assert_eq!(told["settings"]["cache_ttl_s"]["from"], "apps[0].cache_ttl_s");
+
+    let (success, _, why) = explained(&["--channel", "x"]);
+    assert!(!success && why.contains("--app"), "{why}");
+    let (success, _, why) = explained(&["--app", "1"]);
+    assert!(!success && why.contains("--channel"), "{why}");
 }

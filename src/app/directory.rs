@@ -183,7 +183,7 @@ impl Taken {
             if !name.is_empty() && !taken.insert(name.clone()) {
                 faults.push(Fault {
                     key: place,
-                    text: format!("another app has the {what} `{name}` already"),
+                    text: format!("the {what} `{name}` is taken already"),
                 });
             }
         };

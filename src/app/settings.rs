@@ -229,4 +229,33 @@ mod tests {
         assert!(listed.allows_origin(Some("https://b.example")) && listed.allows_origin(None));
         assert!(!listed.allows_origin(Some("https://c.example")));
     }
+
+    #[test]
+    fn a_rule_may_keep_webhooks_from_endpoints_that_ask_for_them() {
+        let config = serde_json::json!({
+            "id": "1", "key": "a", "secret": "s",
+            "webhooks": [
+                {"name": "all", "url": "http://a/"},
+                {"name": "rooms", "url": "http://b/", "filter": {"channel_name_starts_with": "room-"}},
+            ],
+            "channels": [
+                {"pattern": "room-quiet-*", "webhooks": []},
+                {"pattern": "room-*", "webhooks": ["rooms"]},
+                {"pattern": "hall-*", "webhooks": ["rooms"]},
+            ],
+        });
+        let config = serde_json::from_value(config).expect("an app");
+        let settings = Settings::new(config).expect("an app in order");
+        for (name, told) in [
+            ("other", &["all"][..]),
+            ("room-1", &["rooms"]),
+            ("room-quiet-1", &[]),
+            ("hall-1", &[]),
+        ] {
+            let channel = ChannelName::parse(name, 200).expect("a legal name");
+            let wanting = settings.endpoints_wanting(WebhookKind::ChannelOccupied, &channel);
+            let names: Vec<_> = wanting.map(|endpoint| &*endpoint.name).collect();
+            assert_eq!(names, told, "{name}");
+        }
+    }
 }

@@ -253,9 +253,11 @@ impl Metrics {
 
     /// Takes an app's figures out: nobody counts them any more. If it comes back, they begin anew.
     pub fn forget_app(&self, app_id: &str) {
-        let mut apps = lock(&self.apps);
-        if apps.remove(app_id).is_some() {
+        if lock(&self.apps).remove(app_id).is_some() {
             self.families.forget(app_id);
+        }
+        if lock(&self.webhooks).remove(app_id).is_some() {
+            self.webhook_families.forget(app_id);
         }
     }
 

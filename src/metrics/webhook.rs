@@ -151,6 +151,28 @@ impl WebhookFamilies {
         })
     }
 
+    /// Takes an app's figures out.
+    pub(super) fn forget(&self, app_id: &str) {
+        let labels = &[app_id];
+        // An error says that there are none.
+        for counter in [
+            &self.queued,
+            &self.delivered,
+            &self.sent,
+            &self.failed,
+            &self.retried,
+        ] {
+            let _ = counter.remove_label_values(labels);
+        }
+        for gauge in [&self.queue_events, &self.queue_bytes, &self.dead_letters] {
+            let _ = gauge.remove_label_values(labels);
+        }
+        for reason in WebhookDrop::ALL {
+            let _ = self.dropped.remove_label_values(&[app_id, reason.as_str()]);
+        }
+        let _ = self.latency_ms.remove_label_values(labels);
+    }
+
     pub(super) fn app(&self, app_id: &str) -> WebhookMetrics {
         let counter = |family: &IntCounterVec| family.with_label_values(&[app_id]);
         let gauge = |family: &IntGaugeVec| family.with_label_values(&[app_id]);

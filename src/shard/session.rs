@@ -381,10 +381,11 @@ impl Session {
         let refused = |text: String| Err((Some(CLIENT_EVENT_REFUSED), text));
         let settings = self.app().settings();
         let name = ChannelName::parse(channel, usize::MAX);
-        // What is no name falls to no rule, and is refused below.
+        // What is no name falls to no rule, and is refused below; nor is one looked for by a name of any length.
+        let length_max = settings.limits.channel_name_length_max;
         let policy = match &name {
-            Ok(name) => settings.policy(name),
-            Err(_) => settings.policy_of_app(),
+            Ok(name) if name.as_str().len() <= length_max => settings.policy(name),
+            _ => settings.policy_of_app(),
         };
         if !policy.client_events {
             let whom = if settings.config.channels.is_empty() {

@@ -165,6 +165,35 @@ async fn an_app_that_is_switched_off_closes_its_sockets_and_no_others() {
     live.server.serves().await;
 }
 
+/// More sockets of one shard than it looks at, and closes, in one turn; every fourth is another app's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_is_closed_in_turns_and_nobody_is_forgotten() {
+    const CROWD: usize = 1_400;
+    let mut config: Value =
+        serde_json::from_str(&written(&json!([app(json!({})), other_app()]))).expect("JSON");
+    config["server"]["shards"] = json!(1);
+    let live = Live::start_with(config.to_string()).await;
+    let (mut crowd, mut others) = (Vec::new(), Vec::new());
+    for number in 0..CROWD {
+        match number % 4 {
+            3 => others.push(live.connect_as("other").await),
+            _ => crowd.push(live.server.connect().await),
+        }
+    }
+    config["apps"] = json!([app(json!({ "enabled": false })), other_app()]);
+    live.write(&config.to_string());
+    for client in &mut crowd {
+        assert_eq!(client.expect_close().await.0, 4003);
+    }
+    live.server
+        .metric_becomes("closed_total", &[r#"reason="app_disabled""#], crowd.len() as u64)
+        .await;
+    for client in &mut others {
+        client.say(&json!({ "event": "pusher:ping", "data": {} })).await;
+        client.expect("pusher:pong").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_is_taken_out_is_gone_with_its_figures_and_one_that_comes_back_is_the_same() {
     let live = Live::start(json!([app(json!({})), other_app()])).await;

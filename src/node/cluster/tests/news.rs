@@ -140,6 +140,12 @@ fn what_cannot_be_is_passed_over_and_an_app_may_be_served_later() {
     };
     let entries = [
         other_app,
+        delta::Entry::Channel {
+            app: "later".into(),
+            channel: "presence-a".into(),
+            count: 2,
+            members: vec![member(1)],
+        },
         channel("no such name!", 1, vec![]),
         channel("a", 1, vec![member(1)]),
     ];
@@ -158,6 +164,9 @@ fn what_cannot_be_is_passed_over_and_an_app_may_be_served_later() {
         .node
         .apply_app(Settings::new(config).expect("an app in order"));
     assert_eq!(served.connections_everywhere(), 7);
+    let name = ChannelName::parse("presence-a", 200).expect("legal");
+    let detail = machine.node.channel(&served, &name);
+    assert_eq!((detail.subscription_count, detail.user_count), (2, Some(1)));
     let detail = machine
         .node
         .channel(&machine.app, &ChannelName::parse("a", 200).expect("legal"));
