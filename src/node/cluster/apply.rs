@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Cluster;
 use crate::adapter::NodeId;
 use crate::hub::cache::CachedEvent;
 use crate::hub::channel::{Channel, ChannelState, Topic};
@@ -35,8 +34,8 @@ pub(super) struct Hearing<'a> {
     peer: NodeId,
     digest: &'a mut Digest,
     delivery: Delivery<'a>,
-    /// Whether this node takes part in telling back ends. Whom it hears of before was there already.
-    takes_part: bool,
+    /// This node has just started, and the peer has not: who is there was there already, and back ends were told.
+    is_old_news: bool,
     now: Instant,
 }
 
@@ -58,7 +57,10 @@ impl Node {
             peer,
             digest,
             delivery: self.inboxes().deliver(),
-            takes_part: self.cluster.as_ref().is_none_or(Cluster::takes_part),
+            is_old_news: self
+                .cluster
+                .as_ref()
+                .is_some_and(|cluster| cluster.is_newer_than(peer)),
             now,
         }
     }
@@ -195,27 +197,12 @@ impl Hearing<'_> {
         state: &ChannelState,
         was_occupied: bool,
     ) {
-        if self.takes_part || was_occupied {
+        if self.is_old_news && state.is_occupied() {
+            self.node
+                .heard_told(namespace, channel, state, None, true, self.now);
+        } else {
             self.node
                 .report_occupancy(namespace, channel, state, was_occupied, self.now);
-        }
-        if !self.takes_part && state.is_occupied() {
-            self.is_known(namespace, channel, state, None);
-        }
-    }
-
-    /// This node has just started, and hears who was there before: whoever told the back end knows that as well.
-    fn is_known(
-        &self,
-        namespace: &Arc<Namespace>,
-        channel: &Arc<Channel>,
-        state: &ChannelState,
-        member: Option<&Arc<str>>,
-    ) {
-        let cluster = self.node.cluster.as_ref();
-        if cluster.is_some_and(|cluster| cluster.turns().has(self.peer)) {
-            self.node
-                .heard_told(namespace, channel, state, member, true, self.now);
         }
     }
 
@@ -255,8 +242,9 @@ impl Hearing<'_> {
         let was_occupied = state.is_occupied();
         let is_new = state.presence().claim(user_id, user_info, origin);
         self.report_occupancy(namespace, channel, state, was_occupied);
-        if !self.takes_part {
-            self.is_known(namespace, channel, state, Some(user_id));
+        if self.is_old_news {
+            self.node
+                .heard_told(namespace, channel, state, Some(user_id), true, self.now);
         } else if is_new {
             self.node
                 .report_member(namespace, channel, user_id, true, self.now);

@@ -196,7 +196,7 @@ impl Cluster {
         let beat = Beat {
             is_starting: !self.has_synced(),
             is_leaving,
-            is_ready: self.begins_its_part(),
+            is_ready: self.takes_part(),
             asks_heads: heart.asks_heads.swap(false, Ordering::Relaxed),
             has_all_heads,
             topics: self.config.topics,
@@ -313,20 +313,20 @@ impl Node {
 }
 
 impl Cluster {
-    /// Whether this node takes part in duties that need one doer: since it knew for the first time what there is, and
-    /// others had time to be heard.
-    pub(super) fn takes_part(&self) -> bool {
-        self.heart.takes_part.load(Ordering::Relaxed)
+    /// Whether a node takes part in duties that need one doer and this one does not yet.
+    pub(super) fn is_newer_than(&self, peer: NodeId) -> bool {
+        !self.heart.takes_part.load(Ordering::Relaxed) && self.turns().has(peer)
     }
 
-    /// Whether every node that hears this one gives it its turns.
+    /// Whether this node takes part in duties that need one doer, and the others have heard so.
     pub fn has_turns(&self) -> bool {
         self.turns().has(self.id)
     }
 
-    fn begins_its_part(&self) -> bool {
+    /// Whether this node takes part: since it knew for the first time what there is, and others had had time to be heard.
+    fn takes_part(&self) -> bool {
         let begins = || self.is_synced() && self.turns().is_heard_for(JUDGED_AFTER, now());
-        let takes_part = self.takes_part() || begins();
+        let takes_part = self.heart.takes_part.load(Ordering::Relaxed) || begins();
         self.heart.takes_part.store(takes_part, Ordering::Relaxed);
         takes_part
     }

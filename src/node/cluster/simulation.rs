@@ -4,6 +4,7 @@
 //! Everything follows from the schedule, but for the order in which hash maps are walked. A plain run
 //! tries the same schedules each time; with `FANWIRE_SIMULATION_CASES` set, so many new ones.
 
+mod back_end;
 mod ear;
 mod machine;
 mod play;
@@ -20,6 +21,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep};
 
+use self::back_end::BackEnd;
 use self::ear::Published;
 use self::machine::Machine;
 use crate::adapter::memory::{Bus, Link, Weather};
@@ -165,6 +167,7 @@ struct World {
     luck: StdRng,
     machines: Vec<Machine>,
     published: Vec<Published>,
+    back_end: BackEnd,
     sky: Sky,
     is_parted: bool,
     /// What has befallen all links.
@@ -191,6 +194,7 @@ impl World {
             luck,
             machines,
             published: Vec::new(),
+            back_end: BackEnd::default(),
             sky: Sky::Clear,
             is_parted: false,
             outage: None,
@@ -248,6 +252,7 @@ impl World {
         let present = self.present();
         for machine in &mut self.machines {
             machine.work_inboxes(&self.published, &present, is_calm);
+            self.back_end.hear(machine, !is_faulty);
         }
         self.ask_who_was_lost(now);
     }
@@ -382,6 +387,7 @@ impl World {
         }
         self.nothing_is_missing();
         self.nothing_is_left_over();
+        self.back_end_knows().await;
     }
 }
 

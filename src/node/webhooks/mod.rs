@@ -66,6 +66,9 @@ impl Hash for Place {
 pub(super) struct BackEnds {
     untold: Mutex<Grace<Place>>,
     earlier: Notify,
+    /// All that was told from here, for tests that have no back end.
+    #[cfg(test)]
+    told: Mutex<Vec<(ChannelName, Option<Arc<str>>, bool)>>,
 }
 
 impl Default for BackEnds {
@@ -73,6 +76,8 @@ impl Default for BackEnds {
         BackEnds {
             untold: Mutex::new(Grace::new(UNTOLD_MAX)),
             earlier: Notify::new(),
+            #[cfg(test)]
+            told: Mutex::default(),
         }
     }
 }
@@ -108,6 +113,11 @@ impl Teller<Place> for Telling<'_> {
 
     fn tell(&mut self, place: &Place, member: Option<&Arc<str>>, is_there: bool) {
         let channel = place.name.clone();
+        #[cfg(test)]
+        {
+            let mut told = self.node.back_ends.told.lock().expect("nobody panics");
+            told.push((channel.clone(), member.cloned(), is_there));
+        }
         let event = match (member.cloned(), is_there) {
             (None, true) => WebhookEvent::ChannelOccupied { channel },
             (None, false) => WebhookEvent::ChannelVacated { channel },
@@ -392,6 +402,13 @@ impl Node {
     /// Changes of channels and members that wait for their grace, or for another node to tell them.
     pub fn untold(&self) -> usize {
         self.back_ends.untold().len()
+    }
+
+    /// All that was told from here since this was asked last: the channel, the member if it is about one, and whether it
+    /// is there.
+    #[cfg(test)]
+    pub(super) fn take_told(&self) -> Vec<(ChannelName, Option<Arc<str>>, bool)> {
+        std::mem::take(&mut *self.back_ends.told.lock().expect("nobody panics"))
     }
 
     /// This node ends. What is untold is told at once if there is nobody else to do it. If there is, they are to know

@@ -16,7 +16,7 @@ use super::{LEASE, MS};
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::memory::{Bus, Link, Member, Memory};
 use crate::adapter::{self, NodeId};
-use crate::app::{Admission, App, AppConfig, Apps};
+use crate::app::{Admission, App, AppConfig, Apps, WebhookConfig};
 use crate::hub::inbox::{Entry, Inbox, Inboxes, ShardIndex, SocketKey};
 use crate::hub::namespace::Namespace;
 use crate::metrics::Metrics;
@@ -108,6 +108,10 @@ impl Machine {
             subscription_count_events: true,
             presence_members_max: 1_000,
             watch_grace_ms: 500,
+            webhooks: vec![WebhookConfig {
+                url: "http://127.0.0.1/".into(),
+                ..WebhookConfig::default()
+            }],
             ..AppConfig::demo()
         };
         let apps = Apps::new([app]).expect("valid");
@@ -142,8 +146,10 @@ impl Machine {
         let cluster::Tasks { heart, others } = cluster::tasks(&node, incoming);
         let worker = node.clone();
         let duties: BoxFuture<'static, ()> = Box::pin(async move { worker.work_duties().await });
+        let worker = node.clone();
+        let back_ends: BoxFuture<'static, ()> = Box::pin(async move { worker.tell_back_ends().await });
         let others = others.into_iter().map(|(_, task)| task);
-        for inner in others.chain([heart, duties]) {
+        for inner in others.chain([heart, duties, back_ends]) {
             let ice = ice.clone();
             tasks.spawn(Task { ice, inner });
         }
