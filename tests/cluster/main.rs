@@ -52,6 +52,9 @@ mod watchlist;
 // What is kept.
 mod cache;
 
+// What back ends are told.
+mod webhooks;
+
 // The cluster itself.
 mod cost;
 mod isolation;

@@ -23,6 +23,7 @@ mod presence_model;
 mod transcripts;
 mod users;
 mod watchlist;
+mod webhook_events;
 
 // What holds whoever comes and goes, and whatever changes.
 mod backpressure;

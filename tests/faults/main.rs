@@ -33,6 +33,7 @@ mod stage;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "the other tests use what these do not")]
 mod support;
+mod webhooks;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         ring::cases(),
         node_trouble::cases(),
         crowd::cases(),
+        webhooks::cases(),
         soak::cases(arguments.seconds),
     ]
     .into_iter()

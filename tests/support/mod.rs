@@ -5,6 +5,8 @@ pub(crate) mod answer;
 pub(crate) mod client;
 pub(crate) mod http;
 pub(crate) mod raw;
+#[allow(dead_code, reason = "not every test asks a back end for all of it")]
+pub(crate) mod receiver;
 pub(crate) mod server;
 pub(crate) mod sign;
 
