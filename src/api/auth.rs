@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::error::ApiError;
 use super::route::Target;
-use crate::app::{App, Apps};
+use crate::app::{App, Apps, NotFound};
 use crate::protocol::request_auth::{RequestAuth, RequestAuthError};
 
 /// A request as it was signed: path and query raw, the path with whatever prefix it came with.
@@ -21,12 +21,17 @@ pub(super) struct Signed<'a> {
 }
 
 /// The app that a request is about, whoever asks.
-pub(super) fn find(apps: &Apps, target: &Target<'_>, query: &str) -> Result<Arc<App>, ApiError> {
+pub(super) async fn find(apps: &Apps, target: &Target<'_>, query: &str) -> Result<Arc<App>, ApiError> {
     match target {
-        Target::Id(id) => apps.by_id(id).ok_or_else(|| no_such_app(id)),
+        Target::Id(id) => apps
+            .find_by_id(id)
+            .await
+            .map_err(|why| refused(why, || no_such_app(id))),
         Target::Key => {
             let key = RequestAuth::parse(query)?.key;
-            apps.by_key(&key).ok_or_else(|| wrong_key(&key, "any app"))
+            apps.find_by_key(&key)
+                .await
+                .map_err(|why| refused(why, || wrong_key(&key, "any app")))
         }
     }
 }
@@ -57,6 +62,13 @@ pub(super) fn authenticate<'a>(
     Ok(auth)
 }
 
+fn refused(why: NotFound, unknown: impl FnOnce() -> ApiError) -> ApiError {
+    match why {
+        NotFound::Unknown => unknown(),
+        NotFound::Unavailable => ApiError::StoreAway,
+    }
+}
+
 fn no_such_app(id: &str) -> ApiError {
     ApiError::NotFound(format!(
         "There is no app with the id {id:?} here. Compare the id in the path with `apps`."
@@ -84,6 +96,8 @@ impl From<RequestAuthError> for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::app::{AppConfig, Secret};
     use crate::protocol::auth::sign;
@@ -117,7 +131,8 @@ mod tests {
             prefix: "/chat",
         };
         let apps = apps();
-        let app = find(&apps, &target, query)?;
+        let found = find(&apps, &target, query).now_or_never();
+        let app = found.expect("without a store nobody waits")?;
         authenticate(&app, request, NOW_S).map(|_| app.id().to_owned())
     }
 

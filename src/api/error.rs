@@ -45,6 +45,8 @@ pub(super) enum ApiError {
     },
     /// 500: our own fault.
     Internal,
+    /// 503: the app is not known, and the store that may have it does not answer.
+    StoreAway,
     /// 503: the shards are above their marks; nothing was delivered.
     Busy,
     /// 503: the store that knows the answer does not answer itself.
@@ -77,7 +79,7 @@ impl ApiError {
             ApiError::OverRate { .. } => StatusCode::TOO_MANY_REQUESTS,
             ApiError::OverQuota { .. } => StatusCode::FORBIDDEN,
             ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            ApiError::Busy | ApiError::StoreDown => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Busy | ApiError::StoreDown | ApiError::StoreAway => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -115,6 +117,9 @@ impl ApiError {
                 "The store that keeps usage does not answer. What was used meanwhile is kept. Ask again in a second.".into()
             }
             ApiError::Internal => "The server failed. Nothing is known about the effect of this call.".into(),
+            ApiError::StoreAway => {
+                "The store of apps does not answer, and this app is not known here yet. Ask again in a second.".into()
+            }
             ApiError::Busy => {
                 "The server has more events waiting than it may hold. Nothing was delivered. Ask again in a second.".into()
             }
@@ -145,7 +150,7 @@ impl ApiError {
             ApiError::WrongMethod { allow } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
-            ApiError::Busy | ApiError::UnderWay | ApiError::StoreDown => {
+            ApiError::Busy | ApiError::UnderWay | ApiError::StoreDown | ApiError::StoreAway => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(1));
             }
             ApiError::OverRate { wait_s, .. } | ApiError::OverQuota { wait_s, .. } => {
@@ -199,6 +204,7 @@ mod tests {
         for (refusal, status, header, value) in [
             (ApiError::WrongMethod { allow: "POST" }, 405, ALLOW, "POST"),
             (ApiError::Busy, 503, RETRY_AFTER, "1"),
+            (ApiError::StoreAway, 503, RETRY_AFTER, "1"),
             (ApiError::UnderWay, 409, RETRY_AFTER, "1"),
             (over_rate, 429, RETRY_AFTER, "7"),
             (over_quota, 403, RETRY_AFTER, "3600"),

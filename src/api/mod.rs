@@ -107,7 +107,7 @@ impl Api {
         B: Body<Data = Bytes> + Unpin + 'static,
     {
         let (head, mut body) = request.into_parts();
-        let answer = match self.find(&head) {
+        let answer = match self.find(&head).await {
             Ok((app, call)) => {
                 let received = self.receive(&app, &head, &mut body).await;
                 let is_its_own = received.is_ok();
@@ -141,10 +141,10 @@ impl Api {
     }
 
     /// What is asked, and of which app.
-    fn find<'a>(&self, head: &'a Parts) -> Result<(Arc<App>, Call<'a>), ApiError> {
+    async fn find<'a>(&self, head: &'a Parts) -> Result<(Arc<App>, Call<'a>), ApiError> {
         let path = below_prefix(head.uri.path(), &self.config.path_prefix);
         let (target, call) = route::route(&head.method, path)?;
-        let app = auth::find(self.node.apps(), &target, head.uri.query().unwrap_or_default())?;
+        let app = auth::find(self.node.apps(), &target, head.uri.query().unwrap_or_default()).await?;
         Ok((app, call))
     }
 

@@ -6,18 +6,24 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Wea
 
 use super::App;
 use super::config::{AppConfig, Fault};
+use super::lookup::Door;
 use super::settings::Settings;
+use super::stored::Entry;
 
 /// The apps that this server knows. Looked up with each connection and request, changed now and then.
 #[derive(Debug, Default)]
 pub struct Apps {
     known: RwLock<Known>,
+    /// The way to a store that may have more.
+    door: Option<Door>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    by_id: HashMap<Arc<str>, Arc<App>>,
-    by_key: HashMap<Arc<str>, Arc<App>>,
+pub(super) struct Known {
+    pub(super) by_id: HashMap<Arc<str>, Arc<App>>,
+    pub(super) by_key: HashMap<Arc<str>, Arc<App>>,
+    /// Those of a store.
+    pub(super) stored: HashMap<Arc<str>, Entry>,
     /// Apps that are not served here, for as long as somebody holds them: one that comes back is the same one.
     unserved: HashMap<Arc<str>, Weak<App>>,
 }
@@ -34,12 +40,23 @@ impl Apps {
         Ok(apps)
     }
 
-    fn known(&self) -> RwLockReadGuard<'_, Known> {
+    pub(super) fn through(self, door: Door) -> Apps {
+        Apps {
+            door: Some(door),
+            ..self
+        }
+    }
+
+    pub(super) fn door(&self) -> Option<&Door> {
+        self.door.as_ref()
+    }
+
+    pub(super) fn known(&self) -> RwLockReadGuard<'_, Known> {
         // Whole after each change.
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
+    pub(super) fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -47,29 +64,9 @@ impl Apps {
     /// connected is the caller's business.
     pub fn put(&self, settings: Settings) -> Arc<App> {
         let mut known = self.known_mut();
-        let names: Vec<Arc<str>> = settings.keys().map(|key| key.name.as_str().into()).collect();
-        let app = match known.by_id.get(settings.config.id.as_str()).cloned() {
-            Some(app) => {
-                known.forget_keys(&app);
-                app.set(settings);
-                app
-            }
-            None => {
-                let app = match known.take_unserved(&settings.config.id) {
-                    Some(app) => {
-                        app.set(settings);
-                        app.is_served.store(true, Ordering::Release);
-                        app
-                    }
-                    None => Arc::new(App::new(settings)),
-                };
-                known.by_id.insert(app.id.clone(), app.clone());
-                app
-            }
-        };
-        for name in names {
-            known.by_key.insert(name, app.clone());
-        }
+        known.stored.remove(settings.config.id.as_str());
+        let app = known.put(settings, |_| true);
+        app.is_stored.store(false, Ordering::Relaxed);
         app
     }
 
@@ -77,6 +74,7 @@ impl Apps {
     pub fn remove(&self, id: &str) -> Option<Arc<App>> {
         let mut known = self.known_mut();
         let app = known.by_id.remove(id)?;
+        known.stored.remove(id);
         known.forget_keys(&app);
         app.is_served.store(false, Ordering::Release);
         known.unserved.insert(app.id.clone(), Arc::downgrade(&app));
@@ -84,8 +82,9 @@ impl Apps {
     }
 
     /// The app with this id, whether it is served here or not: what other nodes have of it counts as soon as it is.
+    /// A store is asked for one that is not.
     pub fn served_or_not(&self, id: &str) -> Arc<App> {
-        if let Some(app) = self.by_id(id) {
+        if let Some(app) = self.held(id) {
             return app;
         }
         let mut known = self.known_mut();
@@ -96,6 +95,8 @@ impl Apps {
             .take_unserved(id)
             .unwrap_or_else(|| Arc::new(App::unserved(id)));
         known.unserved.insert(app.id.clone(), Arc::downgrade(&app));
+        drop(known);
+        self.ask_aside(id);
         app
     }
 
@@ -107,13 +108,27 @@ impl Apps {
         }
     }
 
-    /// The app with this id, as in `/apps/ID/events`.
+    /// The app with this id, as in `/apps/ID/events`, if it is known.
     pub fn by_id(&self, id: &str) -> Option<Arc<App>> {
+        let app = self.held(id)?;
+        self.wanted(&app);
+        Some(app)
+    }
+
+    /// The app with this key, as in `/app/KEY`, whether the key may be used now or not, if it is known.
+    pub fn by_key(&self, key: &str) -> Option<Arc<App>> {
+        let app = self.held_by_key(key)?;
+        self.wanted(&app);
+        Some(app)
+    }
+
+    /// The app with this id, if it is known, for who does not ask in the name of a client: it is not remembered longer.
+    pub fn held(&self, id: &str) -> Option<Arc<App>> {
         self.known().by_id.get(id).cloned()
     }
 
-    /// The app with this key, as in `/app/KEY`, whether the key may be used now or not.
-    pub fn by_key(&self, key: &str) -> Option<Arc<App>> {
+    /// The same by a key.
+    pub(super) fn held_by_key(&self, key: &str) -> Option<Arc<App>> {
         self.known().by_key.get(key).cloned()
     }
 
@@ -129,8 +144,39 @@ impl Known {
         self.unserved.remove(id)?.upgrade()
     }
 
+    /// Takes in settings; of their keys those that may lead to the app, given whose they are now.
+    pub(super) fn put(&mut self, settings: Settings, may_lead: impl Fn(&App) -> bool) -> Arc<App> {
+        let names: Vec<Arc<str>> = settings.keys().map(|key| key.name.as_str().into()).collect();
+        let id = settings.config.id.as_str();
+        let app = match self.by_id.get(id).cloned() {
+            Some(app) => {
+                self.forget_keys(&app);
+                app.set(settings);
+                app
+            }
+            None => {
+                let app = match self.take_unserved(id) {
+                    Some(app) => {
+                        app.set(settings);
+                        app.is_served.store(true, Ordering::Release);
+                        app
+                    }
+                    None => Arc::new(App::new(settings)),
+                };
+                self.by_id.insert(app.id.clone(), app.clone());
+                app
+            }
+        };
+        for name in names {
+            if self.by_key.get(&name).is_none_or(|of| may_lead(of)) {
+                self.by_key.insert(name, app.clone());
+            }
+        }
+        app
+    }
+
     /// Takes out the keys that lead to this app; one that leads to another by now stays.
-    fn forget_keys(&mut self, app: &Arc<App>) {
+    pub(super) fn forget_keys(&mut self, app: &Arc<App>) {
         for key in app.settings().keys() {
             if self
                 .by_key

@@ -7,6 +7,7 @@
 mod config;
 mod directory;
 mod keys;
+mod lookup;
 mod origin;
 mod pattern;
 mod policy;
@@ -14,6 +15,7 @@ mod quota;
 mod rates;
 mod settings;
 mod store;
+mod stored;
 mod usage;
 mod webhook;
 
@@ -25,6 +27,7 @@ use arc_swap::{ArcSwap, Guard};
 pub use config::{AppConfig, Fault, PingMode};
 pub use directory::Apps;
 pub use keys::{Key, KeyConfig};
+pub use lookup::{LookupBounds, NotFound, QUESTIONS_MAX, Question};
 pub use origin::{OriginError, OriginPattern};
 pub use policy::{ChannelRule, Explained, Explanation, Policy};
 pub use quota::Admission;
@@ -33,6 +36,7 @@ pub use settings::{Limits, Settings};
 pub use store::{
     AppName, AppRecord, AppStore, KeyRecord, NAME_BYTES_MAX, NAMES_MAX, StoreError, UsageBatch, UsageDay,
 };
+pub use stored::{NotTaken, Sweep};
 pub use usage::{Day, OverQuota, Readings, USAGE_DAYS_MAX};
 pub use webhook::{
     ID_HEADER, KEY_HEADER, SIGNATURE_HEADER, WebhookBatch, WebhookConfig, WebhookEndpoint, WebhookEndpoints,
@@ -60,6 +64,10 @@ pub struct App {
     connections: Quota,
     rates: Rates,
     usage: Usage,
+    /// Whether somebody looked for it since [`Apps::sweep`] last asked.
+    was_wanted: AtomicBool,
+    /// Whether it is of a store.
+    is_stored: AtomicBool,
 }
 
 impl App {
@@ -72,6 +80,8 @@ impl App {
             connections: Quota::default(),
             rates: Rates::default(),
             usage: Usage::since(Day::of(Timestamp::now())),
+            was_wanted: AtomicBool::new(true),
+            is_stored: AtomicBool::new(false),
         }
     }
 

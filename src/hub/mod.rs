@@ -64,7 +64,22 @@ impl Hub {
         })
     }
 
-    /// Every app that was ever asked for.
+    /// Takes an app's part out of the directory, if there is nothing in it and nobody holds it. Whether it is gone.
+    pub fn forget(&self, app_id: &str, metrics: &Metrics) -> bool {
+        let mut namespaces = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(namespace) = namespaces.get(app_id) else {
+            return true;
+        };
+        // Whoever is to hold it gets it from this table, which is locked.
+        let is_over = Arc::strong_count(namespace) == 1 && namespace.is_empty();
+        if is_over {
+            namespaces.remove(app_id);
+            metrics.forget_app(app_id);
+        }
+        is_over
+    }
+
+    /// Every app that was asked for, and not forgotten since.
     pub fn namespaces(&self) -> Vec<Arc<Namespace>> {
         self.namespaces
             .read()

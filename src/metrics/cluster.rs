@@ -269,7 +269,7 @@ impl Bus {
     }
 }
 
-fn gauge(value: f64, labels: &[(&str, &str)]) -> Metric {
+pub(super) fn gauge(value: f64, labels: &[(&str, &str)]) -> Metric {
     let mut gauge = Gauge::default();
     gauge.set_value(value);
     let mut sample = labelled(labels);
@@ -277,7 +277,7 @@ fn gauge(value: f64, labels: &[(&str, &str)]) -> Metric {
     sample
 }
 
-fn counter(value: u64, labels: &[(&str, &str)]) -> Metric {
+pub(super) fn counter(value: u64, labels: &[(&str, &str)]) -> Metric {
     let mut counter = Counter::default();
     counter.set_value(value as f64);
     let mut sample = labelled(labels);

@@ -23,6 +23,7 @@ mod app;
 mod cluster;
 mod json;
 mod reason;
+mod store;
 mod webhook;
 
 use std::collections::HashMap;
@@ -36,6 +37,7 @@ use self::app::AppFamilies;
 pub use self::app::{AppMetrics, BatchCounts};
 pub use self::cluster::{Bus, ClusterSnapshot};
 pub use self::reason::{CloseReason, ConnectionError};
+pub use self::store::StoreSnapshot;
 use self::webhook::WebhookFamilies;
 pub use self::webhook::{WebhookDrop, WebhookMetrics, WebhookSnapshot};
 
@@ -87,6 +89,8 @@ pub struct Snapshot {
     pub webhooks: Vec<WebhookSnapshot>,
     /// The way to the other nodes; none where a node is alone.
     pub cluster: Option<ClusterSnapshot>,
+    /// The store of apps; none where all apps stand in the configuration.
+    pub store: Option<StoreSnapshot>,
 }
 
 /// One app's part of a [`Snapshot`].
@@ -290,8 +294,13 @@ impl Metrics {
                 .set(shown(*bytes));
         }
         let mut families = self.registry.gather();
+        if let Some(store) = &snapshot.store {
+            families.extend(store.families(&self.naming));
+        }
         if let Some(cluster) = &snapshot.cluster {
             families.extend(cluster.families(&self.naming));
+        }
+        if snapshot.store.is_some() || snapshot.cluster.is_some() {
             families.sort_by(|one, other| one.name().cmp(other.name()));
         }
         families

@@ -45,6 +45,17 @@ const OF_NODE: [(&str, &str); 13] = [
     ("webhook_untold", "gauge"),
 ];
 
+/// Those of a node with a store of apps, behind `store_`.
+const OF_STORE: [(&str, &str); 7] = [
+    ("apps", "gauge"),
+    ("lookups_total", "counter"),
+    ("queries_failed_total", "counter"),
+    ("queries_total", "counter"),
+    ("stale_total", "counter"),
+    ("unknown_names", "gauge"),
+    ("up", "gauge"),
+];
+
 /// Those of a node in a cluster, behind `cluster_`.
 const OF_CLUSTER: [(&str, &str); 25] = [
     ("announcements_total", "counter"),
@@ -152,11 +163,34 @@ fn the_names_and_types_are_exactly_these() {
 }
 
 #[test]
+fn a_store_shows_its_families_and_no_others() {
+    let with_store = Snapshot {
+        store: Some(StoreSnapshot {
+            driver: "postgres",
+            stale: 3,
+            ..StoreSnapshot::default()
+        }),
+        ..Snapshot::default()
+    };
+    let text = metrics().text(&with_store).unwrap();
+    let store = shown(&text).into_iter().filter(|(name, _)| name.starts_with("store_"));
+    let expected = OF_STORE.map(|(name, kind)| (format!("store_{name}"), kind));
+    assert_eq!(
+        store.map(|(name, kind)| (name.to_owned(), kind)).collect::<Vec<_>>(),
+        expected
+    );
+    assert_eq!(value(&text, "fanwire_store_stale_total"), "3");
+    assert_eq!(value(&text, "fanwire_store_up{driver=\"postgres\"}"), "0");
+}
+
+#[test]
 fn every_family_is_in_the_documentation() {
     let page = include_str!("../../docs/metrics.md");
     let cluster = OF_CLUSTER.map(|(name, kind)| (format!("cluster_{name}"), kind));
     let own = OF_APPS.into_iter().chain(OF_NODE);
-    for (name, kind) in own.map(|(name, kind)| (name.to_owned(), kind)).chain(cluster) {
+    let store = OF_STORE.map(|(name, kind)| (format!("store_{name}"), kind));
+    let own = own.map(|(name, kind)| (name.to_owned(), kind));
+    for (name, kind) in own.chain(cluster).chain(store) {
         let row = page.lines().find(|line| line.starts_with(&format!("| `{name}`")));
         assert!(
             row.is_some_and(|row| row.contains(kind)),
@@ -312,6 +346,7 @@ fn gauges_show_the_snapshot_and_fall_to_zero_with_what_it_no_longer_names() {
     let busy = Snapshot {
         webhooks: Vec::new(),
         cluster: None,
+        store: None,
         apps: vec![app_snapshot("1", 20_000, 7), app_snapshot("2", 1, 0)],
         outbox_bytes: 4096,
         inbox_bytes: vec![10, 20],

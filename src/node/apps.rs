@@ -30,7 +30,7 @@ impl Node {
 
     /// Closes the sockets of an app to which nobody may be connected. Who is let in at this very moment is found to be
     /// too many when it becomes a socket.
-    fn close_sockets_of(&self, app: &Arc<App>) {
+    pub(super) fn close_sockets_of(&self, app: &Arc<App>) {
         if app.closed().is_none() || app.connections() == 0 {
             return;
         }

@@ -12,6 +12,7 @@ mod membership;
 mod publish;
 mod queries;
 mod usage;
+mod store;
 mod users;
 mod webhooks;
 
@@ -24,6 +25,7 @@ pub use membership::{Joiner, Refused};
 pub use publish::{Busy, Publication};
 pub use queries::{CachedEvent, ChannelDetail, ChannelSummary};
 pub use usage::UsageSaver;
+pub use store::{ReadApp, StoreDesk};
 
 use cluster::announce::Announcer;
 

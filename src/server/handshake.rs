@@ -3,6 +3,8 @@
 //! A refusal is given inside the socket: a browser cannot see the status of a failed upgrade, and pusher-js would take
 //! it for a network fault.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 
@@ -30,6 +32,8 @@ pub(super) struct Circumstances {
     pub(super) is_draining: bool,
     /// It has as many sockets as it bears.
     pub(super) is_full: bool,
+    /// Nobody could say whether there is an app with this key: the store of apps does not answer.
+    pub(super) is_unanswered: bool,
     /// Clients must say which protocol they speak.
     pub(super) strict: bool,
 }
@@ -53,9 +57,13 @@ pub(super) fn decide(
         return Err(CloseCode::Draining);
     }
     let protocol = protocol(request.query, circumstances.strict)?;
-    let key = percent_decode_str(request.key).decode_utf8().unwrap_or_default();
+    let key = decoded(request.key);
     let Some(app) = apps.by_key(&key) else {
-        return Err(CloseCode::NoSuchApp);
+        // A client that is told that there is no such app never comes again.
+        return Err(match circumstances.is_unanswered {
+            true => CloseCode::OverCapacity,
+            false => CloseCode::NoSuchApp,
+        });
     };
     check_app(&app, &key, request)?;
     let Some(admission) = app.admit() else {
@@ -65,6 +73,11 @@ pub(super) fn decide(
         return Err(CloseCode::OverCapacity);
     }
     Ok(Granted { admission, protocol })
+}
+
+/// A key as it stands in the path, without its escapes.
+pub(super) fn decoded(key: &str) -> Cow<'_, str> {
+    percent_decode_str(key).decode_utf8().unwrap_or_default()
 }
 
 fn check_app(app: &App, key: &str, request: &Request<'_>) -> Result<(), CloseCode> {
@@ -126,6 +139,7 @@ mod tests {
     const CALM: Circumstances = Circumstances {
         is_draining: false,
         is_full: false,
+        is_unanswered: false,
         strict: false,
     };
 
@@ -204,7 +218,14 @@ mod tests {
             is_full: true,
             ..CALM
         };
+        let unanswered = Circumstances {
+            is_unanswered: true,
+            ..CALM
+        };
         for (key, query, circumstances, code) in [
+            ("nobody", "protocol=1", unanswered, CloseCode::UnsupportedProtocol),
+            ("nobody", "protocol=7", unanswered, CloseCode::OverCapacity),
+            ("key-2", "protocol=7", unanswered, CloseCode::AppDisabled),
             ("nobody", "protocol=1", draining, CloseCode::Draining),
             ("nobody", "protocol=1", full, CloseCode::UnsupportedProtocol),
             ("nobody", "protocol=7", full, CloseCode::NoSuchApp),

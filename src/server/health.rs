@@ -6,7 +6,8 @@
 //! hangs, and nothing slow can make the orchestrator kill a process that works.
 //!
 //! A broker that is away makes no node unready: all of them would leave at once, and each still serves its own
-//! sockets. The body of `/ready` says how the way to the other nodes is.
+//! sockets. The same holds for the store of apps: those that are known are served on. The body of `/ready` says how
+//! both are.
 //!
 //! Not here: what counts as too much memory or too many sockets (`server/mod.rs` watches them); methods and
 //! the rest of HTTP (`server/admin.rs` and the public router).
@@ -19,7 +20,7 @@ use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::metrics::ClusterSnapshot;
+use crate::metrics::{ClusterSnapshot, StoreSnapshot};
 
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -89,6 +90,8 @@ pub struct Health {
     state: AtomicU32,
     /// For the body of `/ready`. Replaced about once a second, and locked only to take or put a pointer.
     cluster: RwLock<Option<Arc<Value>>>,
+    /// The same of the store of apps.
+    store: RwLock<Option<Arc<Value>>>,
 }
 
 impl Default for Health {
@@ -96,6 +99,7 @@ impl Default for Health {
         Health {
             state: AtomicU32::new(Phase::Starting.bit()),
             cluster: RwLock::default(),
+            store: RwLock::default(),
         }
     }
 }
@@ -128,6 +132,18 @@ impl Health {
         *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 
+    /// Shows, from now on, how the store of apps is. `None`: there is none.
+    pub fn show_store(&self, store: Option<&StoreSnapshot>) {
+        let shown = store.map(|store| {
+            Arc::new(json!({
+                "driver": store.driver,
+                "state": if store.is_up { "up" } else { "degraded" },
+                "apps": store.apps,
+            }))
+        });
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = shown;
+    }
+
     /// Reports that a trouble holds, or no longer does. Repeating it changes nothing.
     pub fn set(&self, trouble: Trouble, holds: bool) {
         self.change(trouble.bit(), holds);
@@ -138,11 +154,11 @@ impl Health {
         HealthState(self.state.load(Ordering::Acquire))
     }
 
-    fn cluster(&self) -> Option<Arc<Value>> {
-        self.cluster
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// What is shown beside the answer, by name.
+    fn shown(&self) -> [(&'static str, Option<Arc<Value>>); 2] {
+        let read =
+            |shown: &RwLock<Option<Arc<Value>>>| shown.read().unwrap_or_else(PoisonError::into_inner).clone();
+        [("cluster", read(&self.cluster)), ("store", read(&self.store))]
     }
 
     fn change(&self, bit: u32, holds: bool) {
@@ -239,10 +255,10 @@ pub fn answer(path: &str, health: &Health, app_enabled: impl Fn(&str) -> Option<
         },
         "/live" => up(StatusCode::OK, Vec::new()),
         "/up" => up(yes_or_no(state.is_ready()), ready()),
-        "/ready" => probed("ready", ready(), health.cluster()),
+        "/ready" => probed("ready", ready(), health.shown()),
         "/accept-traffic" => {
             let causes = state.phases().chain(state.troubles());
-            probed("accept_traffic", causes.collect(), None)
+            probed("accept_traffic", causes.collect(), [])
         }
         _ => {
             let app_id = path.strip_prefix("/up/").filter(|id| !id.contains('/'))?;
@@ -273,11 +289,17 @@ fn up(status: StatusCode, causes: Vec<&str>) -> Answer {
     }
 }
 
-fn probed(question: &str, causes: Vec<&str>, cluster: Option<Arc<Value>>) -> Answer {
+fn probed<const N: usize>(
+    question: &str,
+    causes: Vec<&str>,
+    shown: [(&str, Option<Arc<Value>>); N],
+) -> Answer {
     let yes = causes.is_empty();
     let mut body = json!({ question: yes, "causes": causes });
-    if let Some(cluster) = cluster {
-        body["cluster"] = Value::clone(&cluster);
+    for (name, shown) in shown {
+        if let Some(shown) = shown {
+            body[name] = Value::clone(&shown);
+        }
     }
     Answer {
         status: yes_or_no(yes),

@@ -96,7 +96,17 @@ async fn open(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, Bytes, N
     let patience = Patience::new(gate.patience(gate.config.header_timeout_s));
     let first = first_bytes(&gate, &stream, &patience).await;
     let asked = Asked::first(&first);
-    let at_once = asked.and_then(|(asked, length)| Some((upgrade(&gate, &asked)?, length)));
+    let at_once = match asked {
+        Some((asked, length)) => {
+            // Almost always there is nothing to wait for, and nothing is allocated for it.
+            let is_unanswered = match upgrade::is_stranger(&gate, &asked) {
+                true => Box::pin(upgrade::introduce(&gate, &asked)).await,
+                false => false,
+            };
+            upgrade(&gate, &asked, is_unanswered).map(|upgraded| (upgraded, length))
+        }
+        None => None,
+    };
     let (stream, early, upgraded) = match at_once {
         Some((upgraded, length)) => (stream, first.slice(length..), upgraded),
         None => Box::pin(speak_http(gate, Reread { first, stream }, patience)).await?,
@@ -273,7 +283,8 @@ enum Answer {
 
 async fn answer(gate: &Gate, request: Request<Incoming>) -> Answer {
     if let Some(asked) = Asked::of(&request) {
-        let upgraded = upgrade(gate, &asked);
+        let is_unanswered = upgrade::introduce(gate, &asked).await;
+        let upgraded = upgrade(gate, &asked, is_unanswered);
         return upgraded.map_or_else(|| Answer::Http(upgrade_required()), Answer::Upgrade);
     }
     // Shares its bytes with the request, which the API takes.

@@ -16,6 +16,7 @@ mod http;
 mod listener;
 mod reread;
 mod router;
+mod store;
 mod upgrade;
 pub mod usage;
 
@@ -45,6 +46,7 @@ use self::usage::MemoryWatch;
 use crate::adapter::Link;
 use crate::api::{Api, ApiConfig};
 use crate::config::{Config, ConfigError, ConfigSource};
+use crate::app::StoreError;
 use crate::hub::inbox::{Entry, Inboxes};
 use crate::metrics::{AppSnapshot, Metrics, Snapshot};
 use crate::node::{Cluster, Node};
@@ -90,6 +92,9 @@ pub enum StartError {
         /// What is wrong, and what to do.
         text: String,
     },
+    /// The tables of the store of apps are not those that are expected.
+    #[error(transparent)]
+    Store(StoreError),
     /// A thread or another resource of the system.
     #[error("cannot start")]
     System(#[from] io::Error),
@@ -163,7 +168,7 @@ impl Server {
             shards => shards,
         };
         let inboxes = Inboxes::new(shards, server.inbox_bytes_max);
-        let apps = config.resolve_apps()?;
+        let (apps, store) = store::open(&config, config.resolve_apps()?).await?;
         let mut node = Node::new(apps, inboxes, metrics.clone());
         node.tell(Webhooks::new(config.webhooks.clone(), metrics));
         let incoming = joined.map(|(link, threads)| {
@@ -205,6 +210,9 @@ impl Server {
         tasks.spawn(vital("what back ends are told", async move {
             back_ends.tell_back_ends().await
         }));
+        if let Some(opened) = store {
+            store::begin(opened, &config, &node, &mut tasks);
+        }
         tasks.spawn(vital(
             "the delivery of webhooks",
             node.webhooks().clone().deliver(),
@@ -423,6 +431,7 @@ fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
         webhook_untold: node.untold() as u64,
         webhooks: node.webhooks().snapshot(),
         cluster: node.cluster_snapshot(),
+        store: node.apps().store_snapshot(),
     }
 }
 
@@ -441,6 +450,7 @@ async fn watch(node: Arc<Node>, health: Arc<Health>, sockets_max: usize) {
     loop {
         let now = looks.tick().await.into_std();
         health.show_cluster(node.cluster_snapshot().as_ref());
+        health.show_store(node.apps().store_snapshot().as_ref());
         let is_full = node.inboxes().sockets() >= sockets_max;
         let is_short = memory
             .look(now)

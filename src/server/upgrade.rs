@@ -4,6 +4,7 @@
 //! The answer is not sent as HTTP: it travels in one packet with the first message that follows it, which saves a
 //! send and a read for each connection.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine;
@@ -18,6 +19,7 @@ use super::handshake::{self, Circumstances, Granted};
 use super::health::Trouble;
 use super::http::Gate;
 use super::router::{Route, route};
+use crate::app::NotFound;
 use crate::metrics::{CloseReason, ConnectionError};
 use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
@@ -123,8 +125,35 @@ fn names(list: &[u8], token: &[u8]) -> bool {
         .any(|named| named.trim_ascii().eq_ignore_ascii_case(token))
 }
 
-/// Completes the WebSocket handshake whoever asks. `None`: it is not to be completed.
-pub(super) fn upgrade(gate: &Gate, asked: &Asked<'_>) -> Option<Upgraded> {
+/// Whether the store has to be asked for the app of who asks: there is one, and the app is not known.
+pub(super) fn is_stranger(gate: &Gate, asked: &Asked<'_>) -> bool {
+    let apps = gate.node.apps();
+    apps.has_store()
+        && asked.nonce.is_some()
+        && !gate.health.state().is_draining()
+        && key_of(gate, asked).is_some_and(|key| apps.by_key(&key).is_none())
+}
+
+/// Asks the store for the app of who asks. The answer is whether nobody can say if there is such an app.
+pub(super) async fn introduce(gate: &Gate, asked: &Asked<'_>) -> bool {
+    if !is_stranger(gate, asked) {
+        return false;
+    }
+    match key_of(gate, asked) {
+        Some(key) => gate.node.apps().find_by_key(&key).await.err() == Some(NotFound::Unavailable),
+        None => false,
+    }
+}
+
+fn key_of<'a>(gate: &Gate, asked: &Asked<'a>) -> Option<Cow<'a, str>> {
+    match route(asked.path, &gate.config.path_prefix) {
+        Route::Socket(key) => Some(handshake::decoded(key)),
+        _ => None,
+    }
+}
+
+/// Completes the WebSocket handshake whoever asks, after they were introduced. `None`: it is not to be completed.
+pub(super) fn upgrade(gate: &Gate, asked: &Asked<'_>, is_unanswered: bool) -> Option<Upgraded> {
     let Some(nonce) = asked.nonce else {
         gate.node
             .metrics()
@@ -150,6 +179,7 @@ pub(super) fn upgrade(gate: &Gate, asked: &Asked<'_>) -> Option<Upgraded> {
             let circumstances = Circumstances {
                 is_draining: health.is_draining(),
                 is_full: health.has(Trouble::Memory) || gate.node.inboxes().sockets() >= gate.sockets_max,
+                is_unanswered,
                 strict: gate.config.strict_protocol,
             };
             handshake::decide(&words, gate.node.apps(), circumstances)

@@ -8,11 +8,13 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::mysql::MySqlPool;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{Connection, SqlSafeStr};
 
 use super::config::StoreConfig;
-use super::connect::{Database, Pool, on_connection};
+use super::connect::{Database, Pool, failed, on_connection};
 use super::url::Dialect;
 use crate::app::StoreError;
 
@@ -138,22 +140,62 @@ pub(super) async fn migrate(config: &StoreConfig) -> Result<SchemaState, StoreEr
         make(file)
             .map_err(|error| StoreError::Refused(format!("cannot make {}: {error}", file.display())))?;
     }
-    let before = state(&database).await?;
-    match before {
-        SchemaState::Current => return Ok(before),
-        SchemaState::Newer(_) | SchemaState::Broken(_) => before.usable()?,
-        SchemaState::Missing | SchemaState::Older(_) => {}
-    }
-    let migrator = migrator(database.dialect);
     // Takes the time it takes: a big table may have to be rewritten.
     let done = match &database.pool {
-        Pool::Postgres(pool) => migrator.run(pool).await,
-        Pool::MySql(pool) => migrator.run(pool).await,
-        Pool::Sqlite(pool) => migrator.run(pool).await,
+        Pool::Postgres(pool) => match to_do(&database).await? {
+            (before, true) => migrator(database.dialect).run(pool).await.map(|()| before),
+            (before, false) => Ok(before),
+        },
+        Pool::MySql(pool) => migrate_mysql(&database, pool).await?,
+        Pool::Sqlite(pool) => match to_do(&database).await? {
+            (before, true) => migrate_file(&migrator(database.dialect), pool)
+                .await
+                .map(|()| before),
+            (before, false) => Ok(before),
+        },
     };
-    done.map_err(explained)?;
+    let before = done.map_err(explained)?;
     database.close().await;
     Ok(before)
+}
+
+/// The state of the tables, and whether there is something to do about it.
+async fn to_do(database: &Database) -> Result<(SchemaState, bool), StoreError> {
+    let before = state(database).await?;
+    match before {
+        SchemaState::Current => Ok((before, false)),
+        SchemaState::Missing | SchemaState::Older(_) => Ok((before, true)),
+        SchemaState::Newer(_) | SchemaState::Broken(_) => before.usable().map(|()| (before, false)),
+    }
+}
+
+/// Behind a lock of our own. That of sqlx asks to wait for ever by -1, which MariaDB takes for not at all; and without a
+/// transaction around it, a migration that is under way looks like a broken one.
+async fn migrate_mysql(
+    database: &Database,
+    pool: &MySqlPool,
+) -> Result<Result<SchemaState, MigrateError>, StoreError> {
+    let mut connection = pool.acquire().await.map_err(failed)?;
+    let lock = "SELECT GET_LOCK(LEFT(CONCAT('fanwire ', DATABASE()), 64), 3600)";
+    let locked: Option<i64> = sqlx::query_scalar(lock)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    if locked != Some(1) {
+        return Err(StoreError::Refused(
+            "another migration is under way for an hour".into(),
+        ));
+    }
+    let (before, to_do) = to_do(database).await?;
+    let mut migrator = migrator(database.dialect);
+    migrator.set_locking(false);
+    let done = match to_do {
+        true => migrator.run(&mut *connection).await,
+        false => Ok(()),
+    };
+    // The lock goes with the connection.
+    let _ = connection.close().await;
+    Ok(done.map(|()| before))
 }
 
 /// Makes the file of SQLite where there is none, for nobody else to read: it holds secrets.
@@ -167,6 +209,14 @@ fn make(file: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
+}
+
+/// In one transaction that locks the file: SQLite has no other way to make several at once wait.
+async fn migrate_file(migrator: &Migrator, pool: &SqlitePool) -> Result<(), MigrateError> {
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin_with("BEGIN EXCLUSIVE").await?;
+    migrator.run(&mut *transaction).await?;
+    Ok(transaction.commit().await?)
 }
 
 fn explained(error: MigrateError) -> StoreError {

@@ -25,7 +25,7 @@ impl Node {
             Body::Event { app, channel, .. } | Body::Close { app, channel, .. } => (app, channel),
             Body::Roster(_) => return cluster.malformed(),
         };
-        let Some(app) = self.apps.by_id(app) else { return };
+        let Some(app) = self.apps.held(app) else { return };
         let Ok(name) = ChannelName::parse(channel, usize::MAX) else {
             return cluster.malformed();
         };

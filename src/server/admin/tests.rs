@@ -26,6 +26,7 @@ impl Admin {
             app_enabled: Box::new(|id| (id == "1").then_some(true)),
             snapshot: Box::new(|| Snapshot {
                 cluster: None,
+                store: None,
                 webhooks: Vec::new(),
                 apps: vec![AppSnapshot {
                     app_id: "1".into(),

@@ -1,0 +1,160 @@
+//! The apps of a store in the directory: taken in, kept up to date, and forgotten when nobody uses them.
+//!
+//! An app that somebody is connected to is never forgotten, nor is one that somebody holds: there must not be two of one
+//! id. The store itself is asked elsewhere.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::keys::Key;
+use super::settings::Settings;
+use super::{App, Apps};
+
+/// What is noted of an app of a store.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Of the record as it was read last.
+    fingerprint: u64,
+    /// Since when nobody has looked for it.
+    unused_since: Instant,
+}
+
+/// Why settings of a store were not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The configuration has an app with this id, and counts.
+    InConfiguration,
+}
+
+/// What is to be done with the apps of a store.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// To be read again.
+    pub used: Vec<Arc<str>>,
+    /// To be forgotten if nobody holds them.
+    pub unused: Vec<Arc<str>>,
+}
+
+impl Apps {
+    /// Whether the app was read like this before, right or wrong.
+    pub fn has_read(&self, id: &str, fingerprint: u64) -> bool {
+        let known = self.known();
+        known
+            .stored
+            .get(id)
+            .is_some_and(|entry| entry.fingerprint == fingerprint)
+    }
+
+    /// Notes that the app was read like this and is wrong, so that it stays as it was.
+    pub fn keep_as_it_was(&self, id: &str, fingerprint: u64) {
+        if let Some(entry) = self.known_mut().stored.get_mut(id) {
+            entry.fingerprint = fingerprint;
+        }
+    }
+
+    /// Takes in an app of a store, or replaces its settings. The answer is the app, and whether it was
+    /// known. A key that another app has stays with that one.
+    ///
+    /// # Errors
+    /// The configuration has an app of this name, and counts.
+    pub fn put_stored(
+        &self,
+        settings: Settings,
+        fingerprint: u64,
+        now: Instant,
+    ) -> Result<(Arc<App>, bool), NotTaken> {
+        let mut known = self.known_mut();
+        let id: Arc<str> = settings.config.id.as_str().into();
+        let was_known = known.by_id.contains_key(&id);
+        if was_known && !known.stored.contains_key(&id) {
+            return Err(NotTaken::InConfiguration);
+        }
+        // Where two apps claim a key, the tables were changed between two looks: the next ones will tell.
+        let app = known.put(settings, |of| of.is_stored.load(Ordering::Relaxed));
+        app.is_stored.store(true, Ordering::Relaxed);
+        let entry = known.stored.entry(id).or_insert(Entry {
+            fingerprint,
+            unused_since: now,
+        });
+        entry.fingerprint = fingerprint;
+        Ok((app, was_known))
+    }
+
+    /// Looks which apps of a store are used: those with sockets, and those that somebody looked for within `ttl`. No
+    /// more than `unused_max` others are to be remembered.
+    pub fn sweep(&self, ttl: Duration, unused_max: usize, now: Instant) -> Sweep {
+        let mut known = self.known_mut();
+        let known = &mut *known;
+        let mut sweep = Sweep::default();
+        let mut idle = Vec::new();
+        for (id, entry) in &mut known.stored {
+            let Some(app) = known.by_id.get(id) else { continue };
+            if app.was_wanted.swap(false, Ordering::Relaxed) || app.connections() > 0 {
+                entry.unused_since = now;
+            }
+            if app.connections() > 0 {
+                sweep.used.push(id.clone());
+            } else if now.duration_since(entry.unused_since) >= ttl {
+                sweep.unused.push(id.clone());
+            } else {
+                idle.push((entry.unused_since, id.clone()));
+            }
+        }
+        if idle.len() > unused_max {
+            idle.sort_unstable_by_key(|(since, _)| std::cmp::Reverse(*since));
+            sweep
+                .unused
+                .extend(idle.split_off(unused_max).into_iter().map(|(_, id)| id));
+        }
+        sweep.used.extend(idle.into_iter().map(|(_, id)| id));
+        sweep
+    }
+
+    /// Forgets an app of a store, if nobody holds it. Whether it is gone.
+    pub fn forget(&self, id: &str) -> bool {
+        let mut known = self.known_mut();
+        let Some(app) = known.by_id.get(id).cloned() else {
+            return true;
+        };
+        let leads_here = |key: &&Key| {
+            known
+                .by_key
+                .get(&*key.name)
+                .is_some_and(|of| Arc::ptr_eq(of, &app))
+        };
+        let leading = app.settings().keys().filter(leads_here).count();
+        // The directory's own, and the one just taken. Nobody gets another while the directory is locked.
+        let is_held = Arc::strong_count(&app) > leading + 2;
+        if is_held || !known.stored.contains_key(id) {
+            return false;
+        }
+        known.forget_keys(&app);
+        known.by_id.remove(id);
+        known.stored.remove(id);
+        true
+    }
+
+    /// Whether the app is known, and of a store.
+    pub fn is_stored(&self, id: &str) -> bool {
+        self.known().stored.contains_key(id)
+    }
+
+    pub(super) fn stored_count(&self) -> usize {
+        self.known().stored.len()
+    }
+
+    /// Notes that somebody looks for this app.
+    pub(super) fn wanted(&self, app: &App) {
+        if !app.is_stored.load(Ordering::Relaxed) {
+            return;
+        }
+        // Read first: it is written for all that look for the app together.
+        if !app.was_wanted.load(Ordering::Relaxed) {
+            app.was_wanted.store(true, Ordering::Relaxed);
+        }
+        if let Some(door) = self.door() {
+            door.served_stale();
+        }
+    }
+}
