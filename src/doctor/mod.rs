@@ -13,6 +13,7 @@ use crate::adapter::{nats, redis};
 use crate::app::AppConfig;
 use crate::checkup::Report;
 use crate::config::Config;
+use crate::store;
 use crate::webhook::queue;
 
 /// Checks all that the configuration asks for.
@@ -26,6 +27,8 @@ pub async fn examine(config: &Config, report: &mut Report<'_>) {
     ports::examine(config, report).await;
     report.section("machine");
     machine::examine(config, report);
+    report.section("store");
+    store::checkup(&config.store, report).await;
     report.section("cluster");
     cluster(config, report).await;
     report.section("webhooks");

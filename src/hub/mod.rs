@@ -64,14 +64,15 @@ impl Hub {
         })
     }
 
-    /// Takes an app's part out of the directory, if there is nothing in it and nobody holds it. Whether it is gone.
-    pub fn forget(&self, app_id: &str, metrics: &Metrics) -> bool {
+    /// Takes an app's part out of the directory, if there is nothing in it, nobody holds it, and `is_saved` says that its
+    /// figures may be forgotten. Whether it is gone.
+    pub fn forget(&self, app_id: &str, metrics: &Metrics, is_saved: impl Fn(&Namespace) -> bool) -> bool {
         let mut namespaces = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
         let Some(namespace) = namespaces.get(app_id) else {
             return true;
         };
         // Whoever is to hold it gets it from this table, which is locked.
-        let is_over = Arc::strong_count(namespace) == 1 && namespace.is_empty();
+        let is_over = Arc::strong_count(namespace) == 1 && namespace.is_empty() && is_saved(namespace);
         if is_over {
             namespaces.remove(app_id);
             metrics.forget_app(app_id);

@@ -173,10 +173,14 @@ fn a_store_shows_its_families_and_no_others() {
         ..Snapshot::default()
     };
     let text = metrics().text(&with_store).unwrap();
-    let store = shown(&text).into_iter().filter(|(name, _)| name.starts_with("store_"));
+    let store = shown(&text)
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("store_"));
     let expected = OF_STORE.map(|(name, kind)| (format!("store_{name}"), kind));
     assert_eq!(
-        store.map(|(name, kind)| (name.to_owned(), kind)).collect::<Vec<_>>(),
+        store
+            .map(|(name, kind)| (name.to_owned(), kind))
+            .collect::<Vec<_>>(),
         expected
     );
     assert_eq!(value(&text, "fanwire_store_stale_total"), "3");

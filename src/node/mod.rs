@@ -11,8 +11,8 @@ mod duties;
 mod membership;
 mod publish;
 mod queries;
-mod usage;
 mod store;
+mod usage;
 mod users;
 mod webhooks;
 
@@ -24,8 +24,8 @@ pub use cluster::{Cluster, Waiter};
 pub use membership::{Joiner, Refused};
 pub use publish::{Busy, Publication};
 pub use queries::{CachedEvent, ChannelDetail, ChannelSummary};
-pub use usage::UsageSaver;
 pub use store::{ReadApp, StoreDesk};
+pub use usage::UsageSaver;
 
 use cluster::announce::Announcer;
 

@@ -20,6 +20,7 @@ use crate::app::{
     App, AppConfig, AppName, AppRecord, AppStore, NAMES_MAX, NotFound, NotTaken, QUESTIONS_MAX, Question,
     Settings, StoreError,
 };
+use crate::hub::namespace::Namespace;
 
 /// After the store has not answered, it is not asked for so long: who asks meanwhile is told at once to come again.
 const REST: Duration = Duration::from_secs(1);
@@ -162,7 +163,8 @@ impl Node {
             // What cannot be read again is kept.
             if answers {
                 for id in &sweep.unused {
-                    if self.hub.forget(id, &self.metrics) && self.apps.forget(id) {
+                    let is_saved = |namespace: &Namespace| self.is_usage_saved(namespace);
+                    if self.hub.forget(id, &self.metrics, is_saved) && self.apps.forget(id) {
                         tracing::debug!(app = %id, "an app of the store that nobody uses is forgotten");
                     }
                 }

@@ -45,11 +45,11 @@ use self::listener::Listening;
 use self::usage::MemoryWatch;
 use crate::adapter::Link;
 use crate::api::{Api, ApiConfig};
+use crate::app::{AppStore, StoreError};
 use crate::config::{Config, ConfigError, ConfigSource};
-use crate::app::StoreError;
 use crate::hub::inbox::{Entry, Inboxes};
 use crate::metrics::{AppSnapshot, Metrics, Snapshot};
-use crate::node::{Cluster, Node};
+use crate::node::{Cluster, Node, UsageSaver};
 use crate::shard::{self, LiveBytes};
 use crate::webhook::Webhooks;
 
@@ -183,9 +183,17 @@ impl Server {
         let health = Arc::new(Health::default());
         let (closing, is_closing) = watch::channel(false);
         let sockets_max = sockets_max(server.sockets_max);
+        let kept_in = store
+            .as_ref()
+            .map(|opened| opened.store.clone() as Arc<dyn AppStore>);
+        let api = Api::new(node.clone(), api_config(&config), Handle::current());
+        let api = match &kept_in {
+            Some(store) => api.with_store(store.clone()),
+            None => api,
+        };
         let gate = Arc::new(Gate {
             node: node.clone(),
-            api: Api::new(node.clone(), api_config(&config), Handle::current()),
+            api,
             health: health.clone(),
             config: server.clone(),
             development: config.development(),
@@ -224,7 +232,7 @@ impl Server {
         let (end, ends) = oneshot::channel();
         let books = node.clone();
         let task = tokio::spawn(vital("booking what apps use", async move {
-            books.keep_usage(None, ends).await;
+            books.keep_usage(kept_in.map(UsageSaver::new), ends).await;
         }));
         let usage = Usage { end, task };
         let (stop_admin, admin_stops) = oneshot::channel::<()>();

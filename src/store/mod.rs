@@ -5,6 +5,7 @@
 //! the tables' own texts, below `migrations/`, exist three times. Not here: what is remembered of the answers, which
 //! is the directory's of `app/`.
 
+mod checkup;
 mod config;
 mod connect;
 mod edit;
@@ -13,6 +14,7 @@ mod sql;
 mod url;
 mod usage;
 
+pub use checkup::checkup;
 pub use config::StoreConfig;
 pub use edit::{EditError, Listed, Rotated};
 pub use schema::{SchemaState, VERSION};

@@ -1,7 +1,5 @@
 //! How fast look-ups are with very many apps. No test: `cargo test --release --test store -- --ignored --nocapture`.
 
-#![allow(clippy::print_stderr, reason = "figures are for a person")]
-
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
