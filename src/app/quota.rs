@@ -26,14 +26,15 @@ impl Quota {
         self.elsewhere.store(taken, Ordering::Relaxed);
     }
 
-    /// Relaxed is enough: the count guards no other memory, and each step is one atomic change of it. Exact on this
-    /// node; what other nodes take is known as of their last announcement.
-    fn take(&self, max: usize) -> bool {
-        let max = max.saturating_sub(self.elsewhere());
+    /// Takes a place; the answer is how many are taken then, here and elsewhere. Relaxed is enough: the count guards no
+    /// other memory, and each step is one atomic change of it. Exact on this node; what other nodes take is known as of
+    /// their last announcement.
+    fn take(&self, max: usize) -> Option<usize> {
+        let elsewhere = self.elsewhere();
+        let max = max.saturating_sub(elsewhere);
         let more = |taken| (taken < max).then_some(taken + 1);
-        self.taken
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .is_ok()
+        let before = self.taken.try_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        before.ok().map(|before| before + 1 + elsewhere)
     }
 
     fn give_back(&self) {
@@ -52,10 +53,9 @@ pub struct Admission {
 impl Admission {
     pub(super) fn take(app: &Arc<App>) -> Option<Admission> {
         let max = app.settings().limits.connections_max;
-        app.connections.take(max).then(|| {
-            app.usage.note_connections(app.connections_everywhere());
-            Admission { app: Arc::clone(app) }
-        })
+        let connections = app.connections.take(max)?;
+        app.usage.note_connections(connections);
+        Some(Admission { app: Arc::clone(app) })
     }
 
     /// The app that admitted the connection.

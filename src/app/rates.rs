@@ -1,7 +1,8 @@
 //! What an app may do per second on this node, all its sockets or all its calls together.
 //!
 //! Only the buckets: how much they hold is the settings', what becomes of who is refused is the caller's business. What
-//! each socket may do by itself is counted with the socket.
+//! each socket may do by itself is counted with the socket. Nothing is limited by address: behind a proxy all users share
+//! one, and the servers of an app always do.
 
 use super::config::AppConfig;
 use crate::limit::SharedBucket;

@@ -90,9 +90,8 @@ impl Hub {
             .collect()
     }
 
-    /// Takes out the parts of apps that are not served, as far as nothing is left in them and nobody holds them; and
-    /// their figures.
-    /// The figures that may be forgotten are those that `is_saved` says so of.
+    /// Takes out the parts of apps that are not served, as far as nothing is left in them, nobody holds them, and what
+    /// was used `is_saved`; and their figures.
     pub fn forget_unserved(&self, metrics: &Metrics, is_saved: impl Fn(&Namespace) -> bool) {
         let is_over = |namespace: &Arc<Namespace>| {
             // Whoever is to hold it gets it from this table, which is locked.

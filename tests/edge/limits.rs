@@ -202,6 +202,35 @@ async fn a_hundred_publishers_at_once_get_exactly_the_quota() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_clients_at_once_get_exactly_the_quota_of_connections() {
+    let server = TestServer::with_app(AppConfig {
+        connections_max: 30,
+        ..app()
+    })
+    .await;
+    let target = format!("/app/{}?protocol=7", server.app.key);
+    let open = async |_| {
+        let mut client = Client::open(server.address, &target).await;
+        let first = client.next().await;
+        match first["event"].as_str() {
+            Some("pusher:connection_established") => Some(client),
+            _ => {
+                assert_eq!(first["data"]["code"], 4004, "{first}");
+                assert_eq!(client.expect_close().await.0, 4004);
+                None
+            }
+        }
+    };
+    let mut let_in: Vec<_> = join_all((0..100).map(open)).await.into_iter().flatten().collect();
+    assert_eq!(let_in.len(), 30);
+    let_in.truncate(10);
+    server.connected_becomes(10).await;
+    let_in.extend(join_all((0..50).map(open)).await.into_iter().flatten());
+    assert_eq!(let_in.len(), 30);
+    assert_eq!(server.metric("peak_connections", &[]).await, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_repeated_with_its_key_counts_once() {
     let server = TestServer::with_app(AppConfig {
         messages_per_day: 2,
