@@ -137,22 +137,30 @@ async fn carry_out(config: &Config, store: &SqlStore, command: AppCommand) -> an
         AppCommand::RotateKey { id, overlap } => rotate_key(store, &id, &overlap, now).await,
         AppCommand::Usage { id, days } => {
             let used = store.usage(&id, days).await?;
-            let mut text =
-                String::from("day              messages      bytes sent  bytes received  connections peak");
+            let mut text = String::from(
+                "date            messages       delivered  bytes received      bytes sent  peak connections",
+            );
             for day in &used {
                 let _ = write!(
                     text,
-                    "\n{}  {:>12}  {:>14}  {:>14}  {:>16}",
-                    day.day, day.messages, day.bytes_sent, day.bytes_received, day.connections_peak
+                    "\n{}  {:>12}  {:>14}  {:>14}  {:>14}  {:>16}",
+                    day.day,
+                    day.messages,
+                    day.delivered,
+                    day.bytes_received,
+                    day.bytes_sent,
+                    day.connections_peak
                 );
             }
+            // By the names that the API has for them.
             let used = used.iter().map(|day| {
                 json!({
-                    "day": day.day.to_string(),
+                    "date": day.day.to_string(),
                     "messages": day.messages,
-                    "bytes_sent": day.bytes_sent,
+                    "delivered": day.delivered,
                     "bytes_received": day.bytes_received,
-                    "connections_peak": day.connections_peak,
+                    "bytes_sent": day.bytes_sent,
+                    "peak_connections": day.connections_peak,
                 })
             });
             told(text, json!({ "id": id, "days": used.collect::<Value>() }))

@@ -14,7 +14,7 @@ use rand::RngExt;
 use tokio::sync::oneshot;
 
 use super::Node;
-use crate::app::{App, AppStore, Day, NAMES_MAX, Readings, StoreError, UsageBatch, UsageDay};
+use crate::app::{App, AppStore, Day, NAME_BYTES_MAX, NAMES_MAX, Readings, StoreError, UsageBatch, UsageDay};
 use crate::hub::namespace::Namespace;
 
 /// How often usage is saved, and quotas hear of other nodes.
@@ -67,7 +67,9 @@ impl UsageSaver {
     async fn try_to_save(&mut self, node: &Node, day: Day) -> Result<(), StoreError> {
         // What may have arrived already goes before all else, as it was.
         self.add().await?;
-        let namespaces = node.hub.namespaces();
+        let mut namespaces = node.hub.namespaces();
+        // What no column holds would keep all others out too. Only apps of the configuration can be called so.
+        namespaces.retain(|namespace| namespace.app.id().len() <= NAME_BYTES_MAX);
         for namespaces in namespaces.chunks(APPS_PER_BATCH) {
             let used = namespaces.iter().flat_map(|namespace| {
                 let app = &namespace.app;
