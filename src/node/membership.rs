@@ -102,7 +102,7 @@ impl Node {
                     self.report_member(namespace, channel, user_id, true, now);
                 }
                 if is_miss {
-                    self.report_cache_miss(namespace, name);
+                    self.report_cache_miss(namespace, name, now);
                 }
                 self.count_changed(namespace, &mut delivery, channel, state, now);
                 Ok(channel.clone())

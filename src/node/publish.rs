@@ -129,7 +129,7 @@ impl Node {
                 let origin = origin();
                 if let Some(expires) = expires {
                     let event = CachedEvent::new(frame.clone(), expires, origin);
-                    self.hub.store_cached(namespace, channel, state, event);
+                    self.store_cached(namespace, channel, state, event);
                     self.announce_cached(namespace, channel, state);
                 }
                 // In the same step, so that all nodes see one order.

@@ -365,7 +365,7 @@ impl Node {
             if waits && !event.is_known_to_all {
                 return Some(event.clone());
             }
-            self.hub.store_cached(namespace, channel, state, event.clone());
+            self.store_cached(namespace, channel, state, event.clone());
             None
         });
         self.hub.trim_cache(namespace, now);

@@ -59,7 +59,7 @@ impl Node {
                     }
                     if let (Some(frame), Some(ttl)) = (&kept, cache_ttl) {
                         let event = CachedEvent::new(frame.clone(), now + ttl, origin);
-                        self.hub.store_cached(&namespace, channel, state, event);
+                        self.store_cached(&namespace, channel, state, event);
                     }
                     for shard in state.audience() {
                         if inboxes.of(shard).bears_more() {

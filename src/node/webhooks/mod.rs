@@ -5,9 +5,10 @@
 //! socket is told at once where it happens. Nothing is kept of what no endpoint of the app wants. Knows nothing of how
 //! the back ends are reached.
 //!
-//! Locks: channel → what is untold → the queues of the delivery and of the announcements.
+//! Locks: channel → what is untold, or was missed → the queues of the delivery and of the announcements.
 
 mod grace;
+mod misses;
 pub(super) mod turns;
 
 use std::hash::{Hash, Hasher};
@@ -18,11 +19,13 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 
 use self::grace::{Grace, Teller, Untold};
+use self::misses::Misses;
 use self::turns::Turns;
 use super::cluster::announce::wall_us;
 use super::duties::Duty;
 use super::{Node, now};
 use crate::app::WebhookKind;
+use crate::hub::cache::CachedEvent;
 use crate::hub::channel::{Channel, ChannelState, CountTelling};
 use crate::hub::namespace::Namespace;
 use crate::protocol::channel_name::ChannelName;
@@ -34,6 +37,9 @@ use crate::webhook::WebhookEvent;
 /// Changes that wait for their grace, or for another node to tell them, of all apps together. Some 250 bytes each, beside
 /// the names.
 const UNTOLD_MAX: usize = 1 << 18;
+/// Misses of cache channels that are remembered, so as not to be told again, of all apps together. Some 150 bytes each,
+/// beside the names.
+const MISSES_MAX: usize = 1 << 16;
 /// So many changes are looked at before others have their turn.
 const WORKED_AT_ONCE: usize = 100;
 /// While this node has no turns, it is looked so often whether it has.
@@ -65,6 +71,7 @@ impl Hash for Place {
 #[derive(Debug)]
 pub(super) struct BackEnds {
     untold: Mutex<Grace<Place>>,
+    misses: Mutex<Misses>,
     earlier: Notify,
     /// All that was told from here, for tests that have no back end.
     #[cfg(test)]
@@ -75,6 +82,7 @@ impl Default for BackEnds {
     fn default() -> BackEnds {
         BackEnds {
             untold: Mutex::new(Grace::new(UNTOLD_MAX)),
+            misses: Mutex::new(Misses::new(MISSES_MAX)),
             earlier: Notify::new(),
             #[cfg(test)]
             told: Mutex::default(),
@@ -85,6 +93,10 @@ impl Default for BackEnds {
 impl BackEnds {
     fn untold(&self) -> MutexGuard<'_, Grace<Place>> {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn misses(&self) -> MutexGuard<'_, Misses> {
+        self.misses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -326,11 +338,30 @@ impl Node {
         self.send_webhook(namespace, event);
     }
 
-    /// A cache channel was joined that keeps no event; called under its lock.
-    pub(super) fn report_cache_miss(&self, namespace: &Namespace, name: &ChannelName) {
-        if self.webhooks.wants(&namespace.app, WebhookKind::CacheMiss, name) {
+    /// A cache channel was joined that keeps no event; called under its lock. Each node tells it by itself, and not again
+    /// for three seconds.
+    pub(super) fn report_cache_miss(&self, namespace: &Namespace, name: &ChannelName, now: Instant) {
+        if self.webhooks.wants(&namespace.app, WebhookKind::CacheMiss, name)
+            && self.back_ends.misses().is_news(namespace.app.id(), name, now)
+        {
             let channel = name.clone();
             self.send_webhook(namespace, WebhookEvent::CacheMiss { channel });
+        }
+    }
+
+    /// Keeps the last event of a cache channel; called under its lock.
+    pub(super) fn store_cached(
+        &self,
+        namespace: &Namespace,
+        channel: &Arc<Channel>,
+        state: &mut ChannelState,
+        event: CachedEvent,
+    ) {
+        self.hub.store_cached(namespace, channel, state, event);
+        if let Some(name) = channel.name()
+            && self.webhooks.wants(&namespace.app, WebhookKind::CacheMiss, name)
+        {
+            self.back_ends.misses().filled(namespace.app.id(), name);
         }
     }
 

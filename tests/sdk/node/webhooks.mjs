@@ -240,14 +240,14 @@ if (OPENS_SEALED) {
 const CACHES = ["cache-", "private-cache-", "presence-cache-"];
 if (!OPENS_SEALED) CACHES.push("private-encrypted-cache-");
 for (const prefix of CACHES) {
-  test(`${SDK}: cache_miss on ${prefix}, and none when there is something`, async (t) => {
+  test(`${SDK}: cache_miss on ${prefix}, once for all who miss it, and not when there is something`, async (t) => {
     const name = fresh(`${prefix}price`);
-    const early = await hookedClient(t, { user: "ada" });
-    await subscribed(early, name);
+    const clients = [await hookedClient(t, { user: "ada" }), await hookedClient(t, { user: "ada" })];
+    await Promise.all(clients.map((pusher) => subscribed(pusher, name)));
     await hookedApi().trigger(name, "price", { p: 1 });
     const late = await hookedClient(t, { user: "ada" });
     await subscribed(late, name);
-    for (const pusher of [early, late]) pusher.disconnect();
+    for (const pusher of [...clients, late]) pusher.disconnect();
     const isRoom = prefix.startsWith("presence-");
     const coming = [occupied, ...(isRoom ? [added("ada")] : []), { name: "cache_miss" }];
     await told(name, [...coming, ...(isRoom ? [removed("ada")] : []), vacated]);
