@@ -37,8 +37,7 @@ pub(crate) trait Ground {
     }
 
     async fn node_with(&self, prefix: &str, room: Room) -> Node {
-        let (journal, taken) = self.open(prefix, room).await;
-        Node { journal, taken }
+        Node::over(self.open(prefix, room).await)
     }
 
     /// Waits until no entry is left, and nothing else.
@@ -75,6 +74,10 @@ pub(crate) fn set(indices: impl IntoIterator<Item = u8>) -> Partitions {
 }
 
 impl Node {
+    pub(crate) fn over((journal, taken): OpenJournal) -> Node {
+        Node { journal, taken }
+    }
+
     pub(crate) fn put(&self, partition: u8, entry: impl Into<Bytes>) {
         assert_eq!(self.journal.put(at(partition), entry.into()), Put::Queued);
     }

@@ -1,5 +1,6 @@
 //! The suite over a NATS server with JetStream, and what befalls only NATS.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fanwire::adapter::nats::{NatsConfig, NatsUrl};
@@ -8,7 +9,7 @@ use fanwire::webhook::queue::{self, OpenJournal, Partitions, Room};
 use serde_json::Value;
 
 use crate::brokers::nats::{Nats, Options};
-use crate::ground::Ground;
+use crate::ground::{Ground, Node};
 use crate::suite::suite;
 
 struct Server {
@@ -35,6 +36,13 @@ fn at(broker: &Nats) -> NatsConfig {
         urls: vec![NatsUrl::new(&broker.url())],
         ..NatsConfig::default()
     }
+}
+
+/// What JetStream answers.
+async fn ask(broker: &Nats, subject: &str) -> Value {
+    let client = async_nats::connect(broker.url()).await.expect("it lets us in");
+    let answer = client.request(format!("$JS.API.{subject}"), "".into()).await;
+    serde_json::from_slice(&answer.expect("JetStream answers").payload).expect("JSON")
 }
 
 impl Ground for Server {
@@ -116,4 +124,34 @@ async fn a_server_that_is_away_at_the_start_is_found_later() {
     node.journal.own(Partitions::ALL);
     ground.broker.process.start();
     assert_eq!(node.texts(1).await, ["before"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_loses_a_server_keeps_everything() {
+    const ENTRIES: usize = 200;
+    let mut servers = Nats::cluster_with(
+        3,
+        &Options {
+            jetstream: true,
+            ..Options::default()
+        },
+    );
+    let config = NatsConfig {
+        urls: servers.iter().map(|server| NatsUrl::new(&server.url())).collect(),
+        ..NatsConfig::default()
+    };
+    let opened = queue::nats::open(&config, "copies", Room::default()).await;
+    let mut node = Node::over(opened.expect("the servers can be used"));
+    for number in 0..ENTRIES {
+        node.put((number % 64) as u8, number.to_string());
+    }
+    node.sent().await;
+    let info = ask(&servers[0], "STREAM.INFO.copies=webhooks").await;
+    assert_eq!(info["config"]["num_replicas"], 3, "{info}");
+    servers[0].process.stop();
+    node.put(0, "afterwards");
+    node.journal.own(Partitions::ALL);
+    let all: BTreeSet<_> = node.texts(ENTRIES + 1).await.into_iter().collect();
+    assert_eq!(all.len(), ENTRIES + 1);
+    node.sent().await;
 }

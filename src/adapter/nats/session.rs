@@ -84,6 +84,11 @@ impl Session {
         self.client.server_info().cluster.is_some()
     }
 
+    /// How many servers this one knows of, itself among them, by the addresses that clients may use.
+    pub(crate) fn servers_known(&self) -> usize {
+        self.client.server_info().connect_urls.len().max(1)
+    }
+
     /// The longest message that the server takes, in bytes.
     pub(super) fn message_bytes_max(&self) -> usize {
         self.client.server_info().max_payload

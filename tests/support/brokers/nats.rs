@@ -37,6 +37,10 @@ impl Nats {
 
     /// Servers that pass everything on to each other, ready.
     pub(crate) fn cluster(servers: usize) -> Vec<Nats> {
+        Nats::cluster_with(servers, &Options::default())
+    }
+
+    pub(crate) fn cluster_with(servers: usize, options: &Options) -> Vec<Nats> {
         let ports: Vec<_> = (0..servers).map(|_| free_port()).collect();
         let routes: Vec<_> = ports
             .iter()
@@ -46,7 +50,7 @@ impl Nats {
         let start = |port: &u16| {
             let cluster =
                 format!("cluster {{ name: fan, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}\n");
-            Nats::prepared(&Options::default(), &cluster).started()
+            Nats::prepared(options, &cluster).started()
         };
         let servers: Vec<_> = ports.iter().map(start).collect();
         for server in &servers {
@@ -82,6 +86,7 @@ impl Nats {
         }
         if options.jetstream {
             let directory = process.path("jetstream");
+            config += &format!("server_name: \"fan-{port}\"\n");
             config += &format!("jetstream {{ store_dir: \"{}\" }}\n", directory.display());
         }
         let certificates = options.tls.then(|| certificates(process.directory.path()));

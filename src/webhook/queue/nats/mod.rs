@@ -135,7 +135,7 @@ impl Keeping {
             .ack_timeout(ANSWER_MAX)
             .build(session.client.clone());
         let stored = self.ledger.room().stored;
-        stream::ensure(&context, &self.names, stored, session.is_clustered()).await?;
+        stream::ensure(&context, &self.names, stored, stream::copies(&session)).await?;
         Ok(Life {
             session: Arc::new(session),
             context,

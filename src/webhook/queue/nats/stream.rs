@@ -36,7 +36,7 @@ pub(super) async fn ensure(
     context: &Context,
     names: &Names,
     stored: usize,
-    is_clustered: bool,
+    copies: usize,
 ) -> Result<(), Unready> {
     match context.get_stream(&*names.stream).await {
         Ok(stream) => return judge(stream.cached_info(), names),
@@ -46,18 +46,17 @@ pub(super) async fn ensure(
             _ => return Err(silent(context).await),
         },
     }
-    let copies = if is_clustered { COPIES } else { 1 };
     match context.create_stream(config(names, stored, copies)).await {
-        Ok(_) => return Ok(()),
-        Err(error) if copies > 1 && lacks_servers(&error) => {}
-        Err(error) => return Err(refused(error)),
-    }
-    tracing::warn!(
-        "there are too few nats servers with JetStream for {COPIES} copies of the queue of webhooks: there is one"
-    );
-    match context.create_stream(config(names, stored, 1)).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(refused(error)),
+        Err(error) => Err(refused(error, copies)),
+    }
+}
+
+/// How many copies of the stream there should be.
+pub(super) fn copies(session: &Session) -> usize {
+    match session.is_clustered() && session.servers_known() >= COPIES {
+        true => COPIES,
+        false => 1,
     }
 }
 
@@ -92,17 +91,19 @@ fn judge(info: &Info, names: &Names) -> Result<(), Unready> {
     }
 }
 
-fn lacks_servers(error: &CreateStreamError) -> bool {
-    let codes = [
+fn refused(error: CreateStreamError, copies: usize) -> Unready {
+    const TOO_FEW: [ErrorCode; 3] = [
         ErrorCode::CLUSTER_NO_PEERS,
         ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED,
         ErrorCode::INSUFFICIENT_RESOURCES,
     ];
-    matches!(error.kind(), CreateStreamErrorKind::JetStream(error) if codes.contains(&error.error_code()))
-}
-
-fn refused(error: CreateStreamError) -> Unready {
     match error.kind() {
+        // Servers that have just been started do not know each other yet.
+        CreateStreamErrorKind::JetStream(error) if copies > 1 && TOO_FEW.contains(&error.error_code()) => {
+            Unready::Away(format!(
+                "the servers of nats cannot keep {copies} copies ({error}); if it stays so, make the stream by hand"
+            ))
+        }
         CreateStreamErrorKind::JetStream(error) => unready(&error),
         _ => Unready::Away(format!("the stream cannot be made: {error}")),
     }
