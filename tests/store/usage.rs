@@ -1,5 +1,7 @@
 //! What apps used: added up by day, whoever adds, each batch once however often it is sent.
 
+use std::sync::Arc;
+
 use fanwire::app::{AppStore, UsageBatch, UsageDay};
 use futures_util::future::join_all;
 use jiff::civil::date;
@@ -12,6 +14,7 @@ over_each_database![
     a_batch_that_is_sent_again_counts_once,
     many_nodes_may_add_at_once,
     a_batch_may_be_of_many_apps,
+    what_an_app_used_outlives_a_restart,
 ];
 
 fn used(day: i8, messages: u64, connections_peak: u64) -> UsageDay {
@@ -106,4 +109,32 @@ async fn a_batch_may_be_of_many_apps(kind: Kind) {
     let mut messages = store.messages(date(2026, 1, 1), &ids).await.expect("read");
     messages.sort();
     assert_eq!(messages, [("app-3".to_owned(), 3), ("app-4".to_owned(), 4)]);
+}
+
+async fn what_an_app_used_outlives_a_restart(kind: Kind) {
+    let place = Place::new(kind).await;
+    let app = place.put("7", "{}").await;
+    for round in 1..=2 {
+        let served = place.serve().await;
+        let server = served.of(&app);
+        let mut backend = server.backend().await;
+        for _ in 0..3 {
+            backend.publish("a", "e", "").await;
+        }
+        // Two days, for it may be midnight.
+        let usage = backend.get("/usage?days=2").await.json();
+        let days = usage["days"].as_array().expect("days").iter();
+        let messages: u64 = days.filter_map(|day| day["messages"].as_u64()).sum();
+        assert_eq!(messages, round * 3, "{usage}");
+        drop((backend, server));
+        let server = Arc::into_inner(served.server).expect("nobody else holds it");
+        server.drain().await;
+    }
+    let days = place.store().usage("7", 2).await.expect("an answer");
+    assert_eq!(days.iter().map(|day| day.messages).sum::<u64>(), 6, "{days:?}");
+    assert!(
+        days.iter()
+            .all(|day| day.bytes_sent > 0 && day.bytes_received > 0),
+        "{days:?}"
+    );
 }
