@@ -9,7 +9,7 @@ use async_nats::jetstream::consumer::pull::{self, MessagesErrorKind};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
 use async_nats::jetstream::stream::Stream;
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -32,6 +32,11 @@ const LOOK: Duration = Duration::from_secs(5);
 /// A consumer that somebody took away belongs to another owner; who still believes to be it after so long shares it.
 const GIVE_WAY: Duration = Duration::from_secs(3);
 
+/// So many consumers are made at once: in a cluster of servers each has a leader to find.
+const TAKEN_OVER_AT_ONCE: usize = 8;
+/// After a failure a partition is left alone for so long.
+const FAILED_REST: Duration = Duration::from_millis(500);
+
 /// Gives to this node what it owns, until the connection is of no use any more; says why.
 pub(super) async fn run(
     life: &Life,
@@ -41,7 +46,8 @@ pub(super) async fn run(
 ) -> Fault {
     let mut owned = ledger.owned();
     let mut running: BTreeMap<Partition, AbortHandle> = BTreeMap::new();
-    let mut tasks: JoinSet<Fault> = JoinSet::new();
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let turns = Arc::new(Semaphore::new(TAKEN_OVER_AT_ONCE));
     loop {
         let mine: Partitions = *owned.borrow_and_update();
         running.retain(|partition, task| {
@@ -56,6 +62,7 @@ pub(super) async fn run(
             running.entry(partition).or_insert_with(|| {
                 let taking = Taking {
                     life: life.clone(),
+                    turns: turns.clone(),
                     names: names.clone(),
                     ledger: ledger.clone(),
                     out: out.clone(),
@@ -73,8 +80,8 @@ pub(super) async fn run(
             }
             Some(ended) = tasks.join_next() => {
                 // One that was given up has nothing to say.
-                if let Ok(fault) = ended {
-                    return fault;
+                if ended.is_ok() {
+                    return "nobody takes webhooks any more".to_owned();
                 }
             }
         }
@@ -83,6 +90,8 @@ pub(super) async fn run(
 
 struct Taking {
     life: Life,
+    /// Held while a consumer is made.
+    turns: Arc<Semaphore>,
     names: Names,
     ledger: Arc<Ledger>,
     out: mpsc::Sender<Taken>,
@@ -100,36 +109,47 @@ enum End {
 }
 
 impl Taking {
-    async fn run(self) -> Fault {
-        match self.take().await {
-            Ok(()) => "nobody takes webhooks any more".to_owned(),
-            Err(fault) => fault,
-        }
-    }
-
-    async fn take(&self) -> Result<(), Fault> {
-        let stream = self.life.context.get_stream_no_info(&*self.names.stream).await;
-        let stream: Stream<()> = stream.map_err(|error| error.to_string())?;
+    /// Takes until nobody takes entries any more.
+    async fn run(self) {
         let name = self.names.consumer(self.partition);
         let mut is_taken_over = true;
         loop {
-            if is_taken_over {
-                // Whether there was one or not.
-                let _ = stream.delete_consumer(&name).await;
-            }
-            let consumer: PullConsumer = stream
-                .get_or_create_consumer(&name, self.config(&name))
-                .await
-                .map_err(|error| format!("the consumer of a partition: {error}"))?;
-            match self.read(&stream, &name, &consumer).await? {
-                None => return Ok(()),
-                Some(End::Deleted) => {
+            match self.take(&name, is_taken_over).await {
+                Ok(None) => return,
+                Ok(Some(End::Deleted)) => {
                     is_taken_over = false;
                     sleep(GIVE_WAY).await;
                 }
-                Some(End::Behind) => is_taken_over = true,
+                Ok(Some(End::Behind)) => is_taken_over = true,
+                // A cluster of servers may be looking for the leader of this one. Whether the connection is of any use
+                // is for others to find out.
+                Err(fault) => {
+                    tracing::debug!(
+                        partition = self.partition.index(),
+                        fault,
+                        "webhooks are not given"
+                    );
+                    is_taken_over = true;
+                    sleep(FAILED_REST).await;
+                }
             }
         }
+    }
+
+    async fn take(&self, name: &str, is_taken_over: bool) -> Result<Option<End>, Fault> {
+        let turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+        let stream = self.life.context.get_stream_no_info(&*self.names.stream).await;
+        let stream: Stream<()> = stream.map_err(|error| error.to_string())?;
+        if is_taken_over {
+            // Whether there was one or not.
+            let _ = stream.delete_consumer(name).await;
+        }
+        let consumer: PullConsumer = stream
+            .get_or_create_consumer(name, self.config(name))
+            .await
+            .map_err(|error| format!("the consumer of a partition: {error}"))?;
+        drop(turn);
+        self.read(&stream, name, &consumer).await
     }
 
     fn config(&self, name: &str) -> pull::Config {
