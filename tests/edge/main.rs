@@ -42,3 +42,4 @@ mod health;
 mod http;
 mod limits;
 mod metrics;
+mod webhooks;
