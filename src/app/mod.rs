@@ -107,6 +107,11 @@ impl App {
         self.settings.store(Arc::new(settings));
     }
 
+    /// Whether it is one of the apps of this server, and not one that was, or that only other nodes know.
+    pub fn is_served(&self) -> bool {
+        self.is_served.load(Ordering::Acquire)
+    }
+
     /// Why nobody may be connected to it at this moment, if so: it is not served here, or disabled.
     pub fn closed(&self) -> Option<CloseCode> {
         if !self.is_served.load(Ordering::Acquire) {

@@ -25,6 +25,7 @@ impl Node {
             return false;
         };
         self.close_sockets_of(&app);
+        self.webhooks.forget(id);
         true
     }
 

@@ -19,6 +19,7 @@ mod router;
 mod store;
 mod upgrade;
 pub mod usage;
+mod webhooks;
 
 use std::io;
 use std::net::SocketAddr;
@@ -51,7 +52,7 @@ use crate::hub::inbox::{Entry, Inboxes};
 use crate::metrics::{AppSnapshot, Metrics, Snapshot};
 use crate::node::{Cluster, Node, UsageSaver};
 use crate::shard::{self, LiveBytes};
-use crate::webhook::Webhooks;
+use crate::webhook::queue::JournalFault;
 
 /// Descriptors kept for API calls, the admin port and the process itself, beside sockets.
 pub(crate) const DESCRIPTORS_RESERVED: usize = 512;
@@ -95,6 +96,9 @@ pub enum StartError {
     /// The tables of the store of apps are not those that are expected.
     #[error(transparent)]
     Store(StoreError),
+    /// The queue that webhooks are to wait in cannot be used.
+    #[error(transparent)]
+    Webhooks(#[from] JournalFault),
     /// A thread or another resource of the system.
     #[error("cannot start")]
     System(#[from] io::Error),
@@ -132,13 +136,14 @@ impl Server {
     /// Binds and serves. To be called on the control runtime, a multi-thread one. Port 0 takes a free port.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let joined = cluster::open(&config)?;
-        Server::start_joined(config, joined).await
+        // Whoever starts a server would carry all that it takes.
+        Box::pin(Server::start_joined(config, joined)).await
     }
 
     /// As [`Server::start`], joined to other nodes by this link, whatever the configuration says.
     pub async fn start_on(config: Config, link: Link) -> Result<Server, StartError> {
         let threads = Threads::start()?;
-        Server::start_joined(config, Some((link, threads))).await
+        Box::pin(Server::start_joined(config, Some((link, threads)))).await
     }
 
     async fn start_joined(config: Config, joined: Option<(Link, Threads)>) -> Result<Server, StartError> {
@@ -170,7 +175,8 @@ impl Server {
         let inboxes = Inboxes::new(shards, server.inbox_bytes_max);
         let (apps, store) = store::open(&config, config.resolve_apps()?).await?;
         let mut node = Node::new(apps, inboxes, metrics.clone());
-        node.tell(Webhooks::new(config.webhooks.clone(), metrics));
+        let (told_by, taken) = webhooks::open(&config, &metrics).await?;
+        node.tell(told_by);
         let incoming = joined.map(|(link, threads)| {
             let on_threads = threads.enter();
             let (cluster, incoming) = Cluster::new(config.adapter.clone(), link);
@@ -221,10 +227,7 @@ impl Server {
         if let Some(opened) = store {
             store::begin(opened, &config, &node, &mut tasks);
         }
-        tasks.spawn(vital(
-            "the delivery of webhooks",
-            node.webhooks().clone().deliver(),
-        ));
+        webhooks::begin(&node, taken, &mut tasks);
         tasks.spawn(vital(
             "what health tells",
             watch(node.clone(), health.clone(), sockets_max),

@@ -4,6 +4,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -17,13 +18,15 @@ use super::client::address::Guard;
 use super::client::{self, Answer, Letterhead, Pool};
 use super::dispatch::Attempt;
 use super::dispatch::history::Outcome;
-use super::queue::{Entry, Taken};
+use super::queue::{Entry, Partitions, Taken};
 use super::{Shared, Webhooks, lock, now, unix_ms};
 use crate::app::{App, Settings};
 use crate::metrics::WebhookDrop;
 
-/// How often it is looked whether all is delivered, when the process is about to end.
+/// How often it is looked whether all is delivered, when the process is about to end, or whether there is room again.
 const LOOK: Duration = Duration::from_millis(20);
+/// After so many failed requests in a row the operator is told.
+const FAILED_TOLD: u32 = 5;
 
 impl Webhooks {
     /// Delivers what is sent, for ever.
@@ -70,6 +73,10 @@ impl Webhooks {
             return;
         };
         while let Some(Taken { receipt, entry }) = taken.recv().await {
+            // What comes now is for others.
+            if self.shared.is_closing.load(Ordering::Acquire) {
+                return;
+            }
             let ticket = tickets.issue(receipt);
             let Some(entry) = Entry::decode(&entry) else {
                 tracing::warn!("an entry of the webhook queue cannot be read; it is dropped");
@@ -79,6 +86,10 @@ impl Webhooks {
             let Some(app) = find(entry.app_id.clone()).await else {
                 continue;
             };
+            // The queue can keep it longer than this process may.
+            while lock(&self.shared.dispatch).is_full() {
+                tokio::time::sleep(LOOK).await;
+            }
             let expires = self.shared.expires(entry.time_ms);
             let event = Event {
                 channel: entry.channel,
@@ -97,29 +108,34 @@ impl Webhooks {
     /// many events were dropped.
     pub async fn flush(&self, deadline: Instant) -> usize {
         let shared = &self.shared;
+        shared.is_closing.store(true, Ordering::Release);
         lock(&shared.dispatch).hurry(now());
         shared.wake.notify_one();
-        while now() < deadline {
-            let is_done = match &shared.journal {
-                None => lock(&shared.dispatch).events() == 0,
-                Some(journal) => journal.unsent() == 0 && lock(&shared.dispatch).under_way() == 0,
-            };
-            if is_done {
-                break;
-            }
+        while now() < deadline && !shared.is_flushed() {
             tokio::time::sleep(LOOK).await;
         }
-        match &shared.tickets {
-            None => lock(&shared.dispatch).abandon(WebhookDrop::Shutdown),
-            Some(tickets) => {
+        match (&shared.tickets, &shared.journal) {
+            (Some(tickets), Some(journal)) => {
                 tickets.close();
+                journal.own(Partitions::NONE);
                 0
             }
+            _ => lock(&shared.dispatch).abandon(WebhookDrop::Shutdown),
         }
     }
 }
 
 impl Shared {
+    /// Whether nothing is left to be sent: nothing at all, or nothing that a durable queue would not keep for others.
+    fn is_flushed(&self) -> bool {
+        let dispatch = lock(&self.dispatch);
+        let Some(journal) = &self.journal else {
+            return dispatch.events() == 0;
+        };
+        let is_due = dispatch.due().is_some_and(|due| due <= now());
+        dispatch.under_way() == 0 && !is_due && journal.unsent() == 0
+    }
+
     /// The next request that is to be made now. What is too old to be sent, or has nowhere to go any more, is dealt with
     /// on the way.
     fn next(&self, now: Instant) -> Option<Attempt> {
@@ -129,6 +145,7 @@ impl Shared {
             let settings = attempt.app.settings();
             let target = settings.webhooks.find(&attempt.target.name).cloned();
             drop(settings);
+            let target = target.filter(|_| attempt.app.is_served());
             let Some(target) = target else {
                 dispatch.retire(attempt, now);
                 continue;
@@ -164,9 +181,14 @@ impl Shared {
             took_ms: u32::try_from(ended.duration_since(begun).as_millis()).unwrap_or(u32::MAX),
             time_ms: unix_ms(),
         };
-        tell(&attempt, &outcome);
-        let letter = lock(&self.dispatch).settle(attempt, &outcome, rand::random(), ended);
+        let (endpoint, app, target) = (attempt.endpoint, attempt.app.clone(), attempt.target.clone());
+        let mut dispatch = lock(&self.dispatch);
+        let before = dispatch.failed_in_a_row(endpoint);
+        let letter = dispatch.settle(attempt, &outcome, rand::random(), ended);
+        let after = dispatch.failed_in_a_row(endpoint);
+        drop(dispatch);
         lock(&self.dead).extend(letter);
+        tell(app.id(), &target.name, &outcome, before, after);
         self.wake.notify_one();
     }
 }
@@ -191,16 +213,19 @@ where
     client::post(pool, &head, body(&attempt.batch.events), timeout).await
 }
 
-fn tell(attempt: &Attempt, outcome: &Outcome) {
-    tracing::debug!(
-        app = attempt.app.id(),
-        endpoint = &*attempt.target.name,
-        events = attempt.batch.events.len(),
-        status = outcome.status,
-        error = outcome.error.as_deref(),
-        took_ms = outcome.took_ms,
-        "webhook"
-    );
+/// Tells the log of a request, and the operator when an endpoint begins to fail for good, and when it is well again.
+fn tell(app: &str, endpoint: &str, outcome: &Outcome, failed_before: u32, failed_now: u32) {
+    let (status, error, took_ms) = (outcome.status, outcome.error.as_deref(), outcome.took_ms);
+    match (failed_before, failed_now) {
+        (FAILED_TOLD.., 0) => tracing::info!(app, endpoint, "webhooks to this endpoint succeed again"),
+        (before, FAILED_TOLD) if before < FAILED_TOLD => tracing::warn!(
+            app,
+            endpoint,
+            error,
+            "webhooks to this endpoint fail; they are tried again, and GET /apps/ID/webhooks tells how it is"
+        ),
+        _ => tracing::debug!(app, endpoint, status, error, took_ms, "webhook"),
+    }
 }
 
 async fn sleep_until(due: Option<Instant>) {

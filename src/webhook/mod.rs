@@ -23,6 +23,7 @@ pub mod queue;
 mod report;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,7 +40,7 @@ use crate::protocol::ChannelName;
 use body::Event;
 use dead::DeadLetters;
 use dispatch::Dispatch;
-use queue::{Entry, Journal, Partition, Put, Tickets};
+use queue::{Entry, Journal, Partition, Partitions, Put, Tickets};
 
 /// What became of an event that was to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,8 @@ struct Shared {
     /// A queue that outlives the process, and what tells it what is done.
     journal: Option<Arc<dyn Journal>>,
     tickets: Option<Arc<Tickets>>,
+    /// The process is about to end.
+    is_closing: AtomicBool,
 }
 
 impl Webhooks {
@@ -108,6 +111,7 @@ impl Webhooks {
                 config.dead_letter_bytes_max,
             )),
             wake: Notify::new(),
+            is_closing: AtomicBool::new(false),
             tickets: journal.clone().map(Tickets::of),
             journal,
             config,
@@ -121,7 +125,7 @@ impl Webhooks {
     /// Whether the app wants to hear of such an event of this channel: to be asked before anything is done for one. An
     /// app without webhooks answers by one comparison.
     pub fn wants(&self, app: &App, kind: WebhookKind, channel: &ChannelName) -> bool {
-        app.settings().endpoints_wanting(kind, channel).next().is_some()
+        app.settings().endpoints_wanting(kind, channel).next().is_some() && app.is_served()
     }
 
     /// Queues an event for the endpoints of the app that ask for it. Never waits, and may be called under a channel's
@@ -181,6 +185,16 @@ impl Webhooks {
             self.shared.wake.notify_one();
         }
         sent
+    }
+
+    /// Tells the queue that outlives the process which part of it is this node's.
+    pub fn own(&self, owned: Partitions) {
+        // What is in hand when the process is about to end is delivered first: others would do it too.
+        if let Some(journal) = &self.shared.journal
+            && !self.shared.is_closing.load(Ordering::Acquire)
+        {
+            journal.own(owned);
+        }
     }
 
     /// Drops what waits for the endpoints of an app that is gone.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::queue::{Partitions, Receipt, Taken};
+use super::queue::{Receipt, Taken};
 use super::*;
 use crate::app::{AppConfig, Settings};
 use crate::protocol::auth;

@@ -9,6 +9,7 @@
 
 mod grace;
 mod misses;
+mod partitions;
 pub(super) mod turns;
 
 use std::hash::{Hash, Hasher};

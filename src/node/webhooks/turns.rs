@@ -102,6 +102,11 @@ impl Turns {
         Some(from + patience * place)
     }
 
+    /// Whether this node is the first one for a channel.
+    pub(in crate::node) fn is_first(&self, app: &str, channel: &str) -> bool {
+        self.place(app, channel) == Some(0)
+    }
+
     /// How many come before this node.
     fn place(&self, app: &str, channel: &str) -> Option<u32> {
         if !self.has(self.here) {

@@ -139,6 +139,11 @@ impl Dispatch {
         self.events
     }
 
+    /// Whether no endpoint may be given anything more.
+    pub(super) fn is_full(&self) -> bool {
+        self.events >= self.queue_events_max || self.bytes >= self.queue_bytes_max
+    }
+
     /// Requests on their way.
     pub(super) fn under_way(&self) -> usize {
         self.under_way
@@ -216,6 +221,13 @@ impl Dispatch {
     pub(super) fn find(&self, app_id: &str, name: &str) -> Option<&Endpoint> {
         let id = self.id(app_id, name)?;
         self.endpoints.get(&id)
+    }
+
+    /// How many requests to an endpoint failed since the last one that did not.
+    pub(super) fn failed_in_a_row(&self, id: EndpointId) -> u32 {
+        self.endpoints
+            .get(&id)
+            .map_or(0, |endpoint| endpoint.history.failed_in_a_row)
     }
 
     fn id(&self, app_id: &str, name: &str) -> Option<EndpointId> {

@@ -1,0 +1,74 @@
+//! The webhooks' tasks: the delivery, and what a queue that outlives the process needs besides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{StartError, vital};
+use crate::app::{App, NotFound};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::webhook::Webhooks;
+use crate::webhook::queue::{self, Partitions, Taken};
+
+/// How often it is looked which part of the queue is this node's, and asked again for an app that nobody can tell of.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The way to the back ends that the configuration asks for, and what comes out of the queue on the way, if there is one.
+pub(super) async fn open(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<(Webhooks, Option<mpsc::Receiver<Taken>>), StartError> {
+    let opened = queue::open(&config.webhooks, &config.adapter, &config.redis, &config.nats).await?;
+    let (settings, metrics) = (config.webhooks.clone(), metrics.clone());
+    Ok(match opened {
+        None => (Webhooks::new(settings, metrics), None),
+        Some((journal, taken)) => (Webhooks::durable(settings, metrics, journal), Some(taken)),
+    })
+}
+
+/// Begins to deliver.
+pub(super) fn begin(node: &Arc<Node>, taken: Option<mpsc::Receiver<Taken>>, tasks: &mut JoinSet<()>) {
+    let webhooks = node.webhooks();
+    tasks.spawn(vital("the delivery of webhooks", webhooks.clone().deliver()));
+    let Some(taken) = taken else { return };
+    let apps = node.clone();
+    let find = move |id| find(apps.clone(), id);
+    tasks.spawn(vital(
+        "the queue of webhooks",
+        webhooks.clone().take_in(taken, find),
+    ));
+    tasks.spawn(vital(
+        "this node's part of the queue of webhooks",
+        own(node.clone()),
+    ));
+}
+
+/// The app of an entry; none: there is no such app (any more). While nobody can say, it is asked again: the entry is kept
+/// by the queue, and to drop it would be to lose it.
+async fn find(node: Arc<Node>, id: String) -> Option<Arc<App>> {
+    loop {
+        match node.apps().find_by_id(&id).await {
+            Ok(app) => return Some(app),
+            Err(NotFound::Unknown) => return None,
+            Err(NotFound::Unavailable) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// Tells the queue which part of it is this node's, whenever that changes.
+async fn own(node: Arc<Node>) {
+    let mut looks = tokio::time::interval(LOOK);
+    let mut owned = Partitions::NONE;
+    loop {
+        looks.tick().await;
+        let now = node.queue_partitions();
+        if now != owned {
+            owned = now;
+            node.webhooks().own(owned);
+        }
+    }
+}
