@@ -33,6 +33,7 @@ mod stage;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "the other tests use what these do not")]
 mod support;
+mod webhook_trouble;
 mod webhooks;
 
 use std::collections::VecDeque;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         node_trouble::cases(),
         crowd::cases(),
         webhooks::cases(),
+        webhook_trouble::cases(),
         soak::cases(arguments.seconds),
     ]
     .into_iter()

@@ -35,6 +35,14 @@ impl Broker {
         }
     }
 
+    /// One that keeps what it is given to keep.
+    pub(crate) fn start_keeping(kind: Kind) -> Broker {
+        match kind {
+            Kind::Redis => Broker::Redis(Redis::start()),
+            Kind::Nats => Broker::Nats(Nats::start_keeping()),
+        }
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Broker::Redis(redis) => redis.address(),
@@ -89,6 +97,14 @@ impl Broker {
         match self {
             Broker::Redis(redis) => redis.traces_of(id).await,
             Broker::Nats(nats) => nats.traces_of(id).await,
+        }
+    }
+
+    /// How many webhooks it keeps that are not done.
+    pub(crate) async fn webhooks_kept(&self) -> usize {
+        match self {
+            Broker::Redis(redis) => redis.webhooks_kept().await,
+            Broker::Nats(nats) => nats.webhooks_kept().await,
         }
     }
 }

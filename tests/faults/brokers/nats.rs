@@ -33,6 +33,14 @@ impl Nats {
         Nats::monitored(nats::Nats::start())
     }
 
+    /// One with JetStream.
+    pub(crate) fn start_keeping() -> Nats {
+        Nats::monitored(nats::Nats::start_with(&nats::Options {
+            jetstream: true,
+            ..nats::Options::default()
+        }))
+    }
+
     /// The same server with a port on which it tells about itself, which takes a restart.
     fn monitored(mut server: nats::Nats) -> Nats {
         let port = free_port();
@@ -93,6 +101,11 @@ impl Nats {
             .filter(|subject| subject.contains(id))
             .map(str::to_owned)
             .collect()
+    }
+
+    pub(crate) async fn webhooks_kept(&self) -> usize {
+        let messages = self.tells("/jsz").await["messages"].as_u64();
+        messages.expect("a number") as usize
     }
 
     async fn routes(&self) -> u64 {

@@ -82,6 +82,15 @@ impl Redis {
         }
         traces
     }
+
+    pub(crate) async fn webhooks_kept(&self) -> usize {
+        let mut kept = 0;
+        for partition in 0..64 {
+            let stream = format!("{{faults.webhooks}}.{partition}");
+            kept += self.ask(&["XLEN", &stream]).await.parse::<usize>().unwrap_or(0);
+        }
+        kept
+    }
 }
 
 /// A master with a replica, and three sentinels that watch it.
