@@ -36,6 +36,13 @@ pub struct Sweep {
     pub unused: Vec<Arc<str>>,
 }
 
+impl App {
+    /// Whether it is of a store.
+    pub fn is_stored(&self) -> bool {
+        self.is_stored.load(Ordering::Relaxed)
+    }
+}
+
 impl Apps {
     /// Whether the app was read like this before, right or wrong.
     pub fn has_read(&self, id: &str, fingerprint: u64) -> bool {
@@ -71,7 +78,7 @@ impl Apps {
             return Err(NotTaken::InConfiguration);
         }
         // Where two apps claim a key, the tables were changed between two looks: the next ones will tell.
-        let app = known.put(settings, |of| of.is_stored.load(Ordering::Relaxed));
+        let app = known.put(settings, App::is_stored);
         app.is_stored.store(true, Ordering::Relaxed);
         let entry = known.stored.entry(id).or_insert(Entry {
             fingerprint,
@@ -146,7 +153,7 @@ impl Apps {
 
     /// Notes that somebody looks for this app.
     pub(super) fn wanted(&self, app: &App) {
-        if !app.is_stored.load(Ordering::Relaxed) {
+        if !app.is_stored() {
             return;
         }
         // Read first: it is written for all that look for the app together.

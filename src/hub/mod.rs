@@ -80,6 +80,12 @@ impl Hub {
         is_over
     }
 
+    /// Whether this app was asked for, and not forgotten since.
+    pub fn has(&self, app_id: &str) -> bool {
+        let namespaces = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+        namespaces.contains_key(app_id)
+    }
+
     /// Every app that was asked for, and not forgotten since.
     pub fn namespaces(&self) -> Vec<Arc<Namespace>> {
         self.namespaces

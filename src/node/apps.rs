@@ -19,6 +19,14 @@ impl Node {
         app
     }
 
+    /// The apps of which there is something to tell: those of the configuration, and of those of a store such as somebody
+    /// has connected to or asked for anything. There may be very many others.
+    pub fn apps_with_figures(&self) -> Vec<Arc<App>> {
+        let mut apps = self.apps.all();
+        apps.retain(|app| !app.is_stored() || self.hub.has(app.id()));
+        apps
+    }
+
     /// Takes an app out: its sockets are closed with 4001. False if there is none with this id.
     pub fn remove_app(&self, id: &str) -> bool {
         let Some(app) = self.apps.remove(id) else {

@@ -419,7 +419,7 @@ fn admin_state(node: &Arc<Node>, health: &Arc<Health>, live: &LiveBytes) -> Admi
 
 /// The gauges, read from the truth.
 fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
-    let apps = node.apps().all().into_iter().map(|app| {
+    let apps = node.apps_with_figures().into_iter().map(|app| {
         let today = node.usage_today(&app, Timestamp::now());
         AppSnapshot {
             app_id: app.id().into(),
