@@ -261,8 +261,7 @@ pub fn answer(path: &str, health: &Health, app_enabled: impl Fn(&str) -> Option<
             probed("accept_traffic", causes.collect(), [])
         }
         _ => {
-            let app_id = path.strip_prefix("/up/").filter(|id| !id.contains('/'))?;
-            let app_id = percent_decode_str(app_id).decode_utf8().ok()?;
+            let app_id = app_asked_for(path)?;
             let mut causes = ready();
             match app_enabled(&app_id) {
                 None => up(StatusCode::NOT_FOUND, vec!["no_such_app"]),
@@ -274,6 +273,12 @@ pub fn answer(path: &str, health: &Health, app_enabled: impl Fn(&str) -> Option<
             }
         }
     })
+}
+
+/// The id of the app whose health is asked for at this path, if it is one.
+pub fn app_asked_for(path: &str) -> Option<Cow<'_, str>> {
+    let id = path.strip_prefix("/up/").filter(|id| !id.contains('/'))?;
+    percent_decode_str(id).decode_utf8().ok()
 }
 
 /// `{"health":"OK"}`, as Reverb says it, to the byte; the causes come along only with a no.

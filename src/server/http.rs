@@ -27,6 +27,7 @@ use super::reread::Reread;
 use super::router::{Route, route};
 use super::upgrade::{self, Asked, Upgraded, upgrade};
 use crate::api::Api;
+use crate::app::NotFound;
 use crate::config::ServerConfig;
 use crate::metrics::ConnectionError;
 use crate::node::Node;
@@ -293,7 +294,15 @@ async fn answer(gate: &Gate, request: Request<Incoming>) -> Answer {
     Answer::Http(match route {
         Route::Socket(_) => upgrade_required(),
         Route::Api => gate.api.answer(request).await,
-        Route::Other(path) => other(gate, request.method(), path),
+        Route::Other(path) => {
+            if let Some(id) = health::app_asked_for(path)
+                && gate.node.apps().find_by_id(&id).await.err() == Some(NotFound::Unavailable)
+            {
+                let text = r#"{"causes":["store_unavailable"],"health":"ERROR"}"#;
+                return Answer::Http(json(StatusCode::SERVICE_UNAVAILABLE, text));
+            }
+            other(gate, request.method(), path)
+        }
     })
 }
 
