@@ -62,6 +62,8 @@ const LOOKS: Duration = Duration::from_secs(1);
 const MEMORY_PERCENT_MAX: f64 = 90.0;
 /// The last of what the apps used is given so long to be saved.
 const LAST_SAVE: Duration = Duration::from_secs(5);
+/// When the last socket has gone, webhooks that wait have at least so long to be delivered.
+const LAST_WEBHOOKS: Duration = Duration::from_secs(5);
 /// After the last close frame, clients have this long to answer it.
 const LAST_CLOSES: Duration = Duration::from_secs(6);
 
@@ -334,7 +336,9 @@ impl Server {
         }
         drop(self.listening.take());
         node.finish_telling_back_ends();
-        let dropped = node.webhooks().flush(deadline.into_std()).await;
+        // The last channels were vacated just now: also where sockets took all the time, their news get some.
+        let until = deadline.max(Instant::now() + LAST_WEBHOOKS);
+        let dropped = node.webhooks().flush(until.into_std()).await;
         if dropped > 0 {
             tracing::warn!(
                 events = dropped,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -10,7 +11,7 @@ use super::{StartError, vital};
 use crate::app::{AppStore, Apps, LookupBounds, Question, StoreError};
 use crate::config::{AppReader, Config};
 use crate::node::{Node, StoreDesk};
-use crate::store::SqlStore;
+use crate::store::{SqlStore, StoreConfig};
 
 /// The store, and what is asked of it.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(super) async fn open(config: &Config, apps: Apps) -> Result<(Apps, Option<Op
         text,
     })?;
     let ready = match section.migrate_on_start {
-        true => SqlStore::migrate(section).await.map(drop),
+        true => migrate(section.clone()).await,
         false => store.check().await,
     };
     match ready {
@@ -50,6 +51,16 @@ pub(super) async fn open(config: &Config, apps: Apps) -> Result<(Apps, Option<Op
     let (apps, questions) = apps.with_store(store.kind(), bounds);
     let store = Arc::new(store);
     Ok((apps, Some(Opened { store, questions })))
+}
+
+/// Brings the tables up to date, aside: the library's future cannot be shown to be `Send` wherever a server is started.
+async fn migrate(section: StoreConfig) -> Result<(), StoreError> {
+    let control = Handle::current();
+    let migrating = tokio::task::spawn_blocking(move || control.block_on(SqlStore::migrate(&section)));
+    match migrating.await {
+        Ok(migrated) => migrated.map(drop),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
 }
 
 /// Begins to answer and to look for changes.

@@ -68,6 +68,10 @@ impl Hash for Place {
     }
 }
 
+/// What was told: of which channel, of which member of it, and whether it is there.
+#[cfg(test)]
+type Told = (ChannelName, Option<Arc<str>>, bool);
+
 /// What the apps' back ends are yet to be told of channels and members.
 #[derive(Debug)]
 pub(super) struct BackEnds {
@@ -76,7 +80,7 @@ pub(super) struct BackEnds {
     earlier: Notify,
     /// All that was told from here, for tests that have no back end.
     #[cfg(test)]
-    told: Mutex<Vec<(ChannelName, Option<Arc<str>>, bool)>>,
+    told: Mutex<Vec<Told>>,
 }
 
 impl Default for BackEnds {
