@@ -27,10 +27,10 @@ pub struct WebhooksConfig {
     /// node of a cluster.
     pub queue: WebhookQueue,
     /// Events that may wait for their delivery, those on their way and those to be tried again included. A further one
-    /// is dropped and counted.
+    /// is dropped and counted. Those of one app are half of them at most, or `endpoint_events_max` if that is more.
     #[schemars(range(min = 1))]
     pub queue_events_max: usize,
-    /// Their bytes. A further event is dropped and counted.
+    /// Their bytes, shared among apps in the same way. A further event is dropped and counted.
     #[schemars(range(min = 1_048_576))]
     pub queue_bytes_max: usize,
     /// Of these events, those of one endpoint, so that one that is down leaves room for the others.
@@ -40,7 +40,7 @@ pub struct WebhooksConfig {
     #[schemars(range(min = 1_048_576))]
     pub endpoint_bytes_max: usize,
     /// Requests on their way at once, to all endpoints together. Half of them are kept for endpoints that answered well
-    /// last time.
+    /// last time. An app that has a quarter of them gets more only while a quarter of them stays free for the others.
     #[schemars(range(min = 2, max = 10_000))]
     pub connections_max: usize,
     /// Time from a failed attempt to the next one; it doubles with each further one. Up to a quarter less, at random.

@@ -381,7 +381,7 @@ async fn what_waits_for_an_endpoint_that_is_gone_is_dropped_and_counted() {
 async fn full_is_an_answer_and_spares_other_endpoints() {
     let config = WebhooksConfig {
         endpoint_events_max: 2,
-        queue_events_max: 5,
+        queue_events_max: 8,
         ..WebhooksConfig::default()
     };
     let two = json!([

@@ -2,9 +2,10 @@
 //!
 //! Endpoints whose next batch is known stand in two lines, by the time of that batch: those that answered well last, and
 //! those that failed. The second line gets half of all connections at most, so however many endpoints hang, the others
-//! do not wait for them.
+//! do not wait for them. An app that has its share of the connections lets the others pass, see [`shares`].
 
 pub(super) mod history;
+mod shares;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -18,6 +19,7 @@ use super::endpoint::{Batch, EndpointQueue, Settled, Terms};
 use crate::app::{App, WebhookEndpoint};
 use crate::metrics::{WebhookDrop, WebhookMetrics};
 use history::{History, Outcome};
+use shares::Shares;
 
 /// Endpoints that are remembered before it is looked for such as are gone.
 const SWEEP_FIRST: usize = 64;
@@ -82,8 +84,6 @@ fn letter(app: &App, target: &WebhookEndpoint, batch: Batch, error: String, fail
 /// All endpoints for which something waits, and those that are remembered.
 #[derive(Debug)]
 pub(super) struct Dispatch {
-    queue_events_max: usize,
-    queue_bytes_max: usize,
     endpoint_events_max: usize,
     endpoint_bytes_max: usize,
     connections_max: usize,
@@ -94,9 +94,8 @@ pub(super) struct Dispatch {
     endpoints: HashMap<EndpointId, Endpoint>,
     /// Those that answered well, and those that failed.
     lines: [BTreeSet<(Instant, EndpointId)>; 2],
-    events: usize,
-    bytes: usize,
-    under_way: usize,
+    /// What waits and what is on its way, of each app and of all.
+    shares: Shares,
     failing_under_way: usize,
     next_id: u64,
     sweep_at: usize,
@@ -115,8 +114,6 @@ fn terms(target: &WebhookEndpoint) -> Terms {
 impl Dispatch {
     pub(super) fn new(config: &WebhooksConfig) -> Dispatch {
         Dispatch {
-            queue_events_max: config.queue_events_max,
-            queue_bytes_max: config.queue_bytes_max,
             endpoint_events_max: config.endpoint_events_max,
             endpoint_bytes_max: config.endpoint_bytes_max,
             connections_max: config.connections_max,
@@ -125,9 +122,7 @@ impl Dispatch {
             names: HashMap::new(),
             endpoints: HashMap::new(),
             lines: Default::default(),
-            events: 0,
-            bytes: 0,
-            under_way: 0,
+            shares: Shares::new(config),
             failing_under_way: 0,
             next_id: 0,
             sweep_at: SWEEP_FIRST,
@@ -136,17 +131,17 @@ impl Dispatch {
 
     /// Events that wait for any endpoint, those on their way included.
     pub(super) fn events(&self) -> usize {
-        self.events
+        self.shares.all().events
     }
 
     /// Whether no endpoint may be given anything more.
     pub(super) fn is_full(&self) -> bool {
-        self.events >= self.queue_events_max || self.bytes >= self.queue_bytes_max
+        self.shares.is_full()
     }
 
     /// Requests on their way.
     pub(super) fn under_way(&self) -> usize {
-        self.under_way
+        self.shares.all().under_way
     }
 
     /// Takes an event in for one endpoint. `false`: there is no room, and it is counted.
@@ -173,8 +168,7 @@ impl Dispatch {
         endpoint.app = Arc::downgrade(app);
         endpoint.aim(target);
         endpoint.queue.push(event, now);
-        self.events += 1;
-        self.bytes += bytes;
+        self.shares.queued(app.id(), 1, bytes);
         self.line_up(id);
         true
     }
@@ -200,21 +194,17 @@ impl Dispatch {
         endpoint.held = Some(app.clone());
         endpoint.app = Arc::downgrade(app);
         endpoint.queue.redeliver(events, expires, now);
-        self.events += count;
-        self.bytes += bytes;
+        self.shares.queued(app.id(), count, bytes);
         self.line_up(id);
         true
     }
 
     fn has_room(&self, id: EndpointId, events: usize, bytes: usize) -> bool {
-        let own = self
-            .endpoints
-            .get(&id)
-            .map_or((0, 0), |it| (it.queue.events(), it.queue.bytes()));
-        own.0 + events <= self.endpoint_events_max
-            && own.1 + bytes <= self.endpoint_bytes_max
-            && self.events + events <= self.queue_events_max
-            && self.bytes + bytes <= self.queue_bytes_max
+        self.endpoints.get(&id).is_some_and(|it| {
+            it.queue.events() + events <= self.endpoint_events_max
+                && it.queue.bytes() + bytes <= self.endpoint_bytes_max
+                && self.shares.has_room(&it.app_id, events, bytes)
+        })
     }
 
     /// The endpoint of an app that goes by this name, if it is remembered.
@@ -307,30 +297,36 @@ impl Dispatch {
         }
     }
 
-    /// What stands first in the lines from which something may be sent.
-    fn first(&self) -> Option<(Instant, EndpointId)> {
-        if self.under_way >= self.connections_max {
-            return None;
+    /// What stands first in the lines from which something may be sent: of the apps that have less than their share of
+    /// the connections, and, as far as there are connections to spare, of all apps.
+    fn first(&self) -> [Option<(Instant, EndpointId)>; 2] {
+        if self.under_way() >= self.connections_max {
+            return [None; 2];
         }
         let [well, failing] = &self.lines;
-        let failing = failing
-            .first()
-            .filter(|_| self.failing_under_way < self.connections_max / 2);
-        well.first().into_iter().chain(failing).min().copied()
+        let may_fail = self.failing_under_way < self.connections_max / 2;
+        let open = || std::iter::once(well).chain(may_fail.then_some(failing));
+        // No more than a few apps can have their share, so not many endpoints are passed over.
+        let is_within = |id: &EndpointId| {
+            let endpoint = self.endpoints.get(id);
+            endpoint.is_some_and(|it| self.shares.is_within_share(&it.app_id))
+        };
+        let within = open().filter_map(|line| line.iter().find(|(_, id)| is_within(id)));
+        let any = open().filter_map(|line| line.first());
+        let any = any.filter(|_| self.shares.has_connections_to_spare());
+        [within.min().copied(), any.min().copied()]
     }
 
     /// When [`Dispatch::take`] has something to give. None: not before something else happens.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.first().map(|(due, _)| due)
+        self.first().iter().flatten().map(|(due, _)| *due).min()
     }
 
     /// The request that is to be made now, to be given back by [`Dispatch::settle`].
     pub(super) fn take(&mut self, now: Instant) -> Option<Attempt> {
         loop {
-            let (due, id) = self.first()?;
-            if due > now {
-                return None;
-            }
+            let mut first = self.first().into_iter().flatten();
+            let (_, id) = first.find(|(due, _)| *due <= now)?;
             let endpoint = self.endpoints.get_mut(&id)?;
             let taken = endpoint.queue.take(&endpoint.terms, now);
             let taken = taken.zip(endpoint.held.clone());
@@ -343,7 +339,7 @@ impl Dispatch {
                 batch,
             });
             if attempt.is_some() {
-                self.under_way += 1;
+                self.shares.departed(&endpoint.app_id);
                 self.failing_under_way += failing;
             }
             self.line_up(id);
@@ -397,7 +393,7 @@ impl Dispatch {
             }
             false => metrics.failed_total.inc(),
         }
-        self.under_way -= 1;
+        self.shares.returned(app.id());
         let count = batch.events.len() as u64;
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
             // Retired meanwhile.
@@ -414,8 +410,9 @@ impl Dispatch {
         let settled = endpoint
             .queue
             .settle(batch, is_delivered, self.backoff, &terms, random, now);
-        self.events -= before.0 - endpoint.queue.events();
-        self.bytes -= before.1 - endpoint.queue.bytes();
+        let after = (endpoint.queue.events(), endpoint.queue.bytes());
+        self.shares
+            .left(&endpoint.app_id, before.0 - after.0, before.1 - after.1);
         self.judge(id, !is_delivered);
         self.line_up(id);
         match settled {
@@ -437,14 +434,15 @@ impl Dispatch {
 
     /// Takes a request back that was not made, since what it was to tell is too old.
     pub(super) fn expire(&mut self, attempt: Attempt, time_ms: u64, now: Instant) -> Option<Letter> {
-        self.under_way -= 1;
+        self.shares.returned(attempt.app.id());
         let id = attempt.endpoint;
         let endpoint = self.endpoints.get_mut(&id)?;
         self.failing_under_way -= usize::from(endpoint.is_failing);
         let before = (endpoint.queue.events(), endpoint.queue.bytes());
         let batch = endpoint.queue.give_up(attempt.batch, now);
-        self.events -= before.0 - endpoint.queue.events();
-        self.bytes -= before.1 - endpoint.queue.bytes();
+        let after = (endpoint.queue.events(), endpoint.queue.bytes());
+        self.shares
+            .left(&endpoint.app_id, before.0 - after.0, before.1 - after.1);
         let error = match (batch.failed, &endpoint.history.last_error) {
             (0, Some(error)) => {
                 format!("waited for earlier requests until it was too old; the last failed: {error}")
@@ -479,7 +477,7 @@ impl Dispatch {
 
     /// Takes a request back that was not made, since its endpoint is gone or disabled, and drops all that waits for it.
     pub(super) fn retire(&mut self, attempt: Attempt, now: Instant) {
-        self.under_way -= 1;
+        self.shares.returned(attempt.app.id());
         attempt
             .metrics
             .dropped(WebhookDrop::Retired)
@@ -488,8 +486,9 @@ impl Dispatch {
             self.failing_under_way -= usize::from(endpoint.is_failing);
             let before = (endpoint.queue.events(), endpoint.queue.bytes());
             endpoint.queue.give_up(attempt.batch, now);
-            self.events -= before.0 - endpoint.queue.events();
-            self.bytes -= before.1 - endpoint.queue.bytes();
+            let after = (endpoint.queue.events(), endpoint.queue.bytes());
+            self.shares
+                .left(&endpoint.app_id, before.0 - after.0, before.1 - after.1);
             self.drop_endpoint(attempt.endpoint, WebhookDrop::Retired);
         }
     }
@@ -518,8 +517,8 @@ impl Dispatch {
         if endpoint.is_failing {
             self.failing_under_way -= endpoint.queue.under_way();
         }
-        self.events -= endpoint.queue.events();
-        self.bytes -= endpoint.queue.bytes();
+        self.shares
+            .left(&endpoint.app_id, endpoint.queue.events(), endpoint.queue.bytes());
         if let Some(named) = self.names.get_mut(&endpoint.app_id) {
             named.retain(|(_, known)| *known != id);
         }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::shares::Share;
 use super::*;
 use crate::app::Settings;
 use crate::metrics::Metrics;
@@ -75,9 +76,23 @@ impl Stage {
     fn check(&self, under_way: usize) {
         let Dispatch { endpoints, lines, .. } = &self.dispatch;
         let sum = |of: fn(&Endpoint) -> usize| endpoints.values().map(of).sum::<usize>();
-        assert_eq!(self.dispatch.events, sum(|it| it.queue.events()));
-        assert_eq!(self.dispatch.bytes, sum(|it| it.queue.bytes()));
-        assert_eq!(self.dispatch.under_way, under_way);
+        let all = self.dispatch.shares.all();
+        assert_eq!(all.events, sum(|it| it.queue.events()));
+        assert_eq!(all.bytes, sum(|it| it.queue.bytes()));
+        assert_eq!(all.under_way, under_way);
+        for app_id in endpoints.values().map(|it| &it.app_id) {
+            let own = endpoints.values().filter(|it| it.app_id == *app_id);
+            let mut sums = Share::default();
+            for endpoint in own {
+                sums.events += endpoint.queue.events();
+                sums.bytes += endpoint.queue.bytes();
+                sums.under_way += endpoint.queue.under_way();
+            }
+            let share = self.dispatch.shares.of_app(app_id);
+            assert_eq!((share.events, share.bytes), (sums.events, sums.bytes));
+            // What belonged to an endpoint that is gone counts until it is back.
+            assert!(share.under_way >= sums.under_way);
+        }
         let failing = sum(|it| if it.is_failing { it.queue.under_way() } else { 0 });
         assert_eq!(self.dispatch.failing_under_way, failing);
         assert!(failing <= under_way && under_way <= self.dispatch.connections_max);
@@ -106,17 +121,17 @@ fn endpoints_that_fail_leave_half_of_the_connections_to_the_others() {
         connections_max: 8,
         ..WebhooksConfig::default()
     });
-    let app = app("1", 9);
-    let bad: Vec<_> = (1..=8).map(|n| n.to_string()).collect();
-    for endpoint in &bad {
-        stage.push(&app, endpoint, "a");
+    let good = app("good", 1);
+    let bad: Vec<_> = (1..=8).map(|n| app(&n.to_string(), 1)).collect();
+    for app in &bad {
+        stage.push(app, "1", "a");
     }
     for attempt in stage.take_all() {
         stage.settle(attempt, false);
     }
-    for endpoint in &bad {
+    for app in &bad {
         for channel in ["b", "c"] {
-            stage.push(&app, endpoint, channel);
+            stage.push(app, "1", channel);
         }
     }
     stage.now += Duration::from_secs(2);
@@ -128,30 +143,83 @@ fn endpoints_that_fail_leave_half_of_the_connections_to_the_others() {
         "nothing to be done before one of them comes back"
     );
     for channel in ["a", "b", "c", "d"] {
-        stage.push(&app, "9", channel);
+        stage.push(&good, "1", channel);
     }
-    assert_eq!(stage.take_all().len(), 3, "as many as it may have at once");
-    stage.check(7);
+    assert_eq!(stage.take_all().len(), 2, "as many as it may always have");
+    stage.check(6);
+}
+
+#[test]
+fn an_app_that_is_slow_to_answer_leaves_connections_to_the_others() {
+    let mut stage = Stage::new(&WebhooksConfig {
+        connections_max: 16,
+        ..WebhooksConfig::default()
+    });
+    let apps = [app("slow", 10), app("other", 10)];
+    let push = |stage: &mut Stage, app: usize| {
+        for endpoint in 1..=10 {
+            for channel in ["a", "b", "c"] {
+                stage.push(&apps[app], &endpoint.to_string(), channel);
+            }
+        }
+    };
+    push(&mut stage, 0);
+    let mut slow = stage.take_all();
+    assert_eq!(slow.len(), 12, "alone it gets all but a quarter");
+    push(&mut stage, 1);
+    let other = stage.take_all();
+    assert_eq!(other.len(), 4);
+    assert!(other.iter().all(|attempt| attempt.app.id() == "other"));
+    assert_eq!(stage.dispatch.due(), None);
+    // What comes back goes to the one that has less than its share, however long the other has been waiting.
+    for attempt in other {
+        stage.settle(attempt, true);
+    }
+    let other = stage.take_all();
+    assert!(other.len() == 4 && other.iter().all(|attempt| attempt.app.id() == "other"));
+    for attempt in slow.drain(..8) {
+        stage.settle(attempt, true);
+    }
+    let next = stage.take_all();
+    assert_eq!(next.len(), 4, "a quarter stays free for others still");
+    stage.check(12);
+}
+
+#[test]
+fn an_app_leaves_half_of_the_room_to_the_others_however_many_endpoints_it_has() {
+    let mut stage = Stage::new(&WebhooksConfig {
+        endpoint_events_max: 3,
+        queue_events_max: 10,
+        ..WebhooksConfig::default()
+    });
+    let [flood, other] = [app("flood", 4), app("other", 1)];
+    let fits = |stage: &mut Stage, endpoint| (0..4).filter(|_| stage.push(&flood, endpoint, "a")).count();
+    let each = ["1", "2", "3", "4"].map(|endpoint| fits(&mut stage, endpoint));
+    assert_eq!(each, [3, 2, 0, 0]);
+    assert_eq!(
+        stage.metrics.webhooks("flood").dropped(WebhookDrop::Full).get(),
+        11
+    );
+    assert!(stage.push(&other, "1", "a"));
+    stage.check(0);
 }
 
 #[test]
 fn the_bounds_are_of_each_endpoint_and_of_all() {
+    let apps = ["1", "2", "3"].map(|id| app(id, 1));
     let mut stage = Stage::new(&WebhooksConfig {
         endpoint_events_max: 3,
         queue_events_max: 5,
         ..WebhooksConfig::default()
     });
-    let app = app("1", 3);
-    let fits = |stage: &mut Stage, endpoint| (0..4).filter(|_| stage.push(&app, endpoint, "a")).count();
-    assert_eq!(
-        ["1", "2", "3"].map(|endpoint| fits(&mut stage, endpoint)),
-        [3, 2, 0]
-    );
-    assert_eq!(stage.metrics.webhooks("1").dropped(WebhookDrop::Full).get(), 7);
+    let fits = |stage: &mut Stage, app| (0..4).filter(|_| stage.push(app, "1", "a")).count();
+    assert_eq!(apps.each_ref().map(|app| fits(&mut stage, app)), [3, 2, 0]);
+    let dropped = ["1", "2", "3"].map(|id| stage.metrics.webhooks(id).dropped(WebhookDrop::Full).get());
+    assert_eq!(dropped, [1, 2, 4]);
     let attempt = stage.take().expect("it is due");
-    assert!(!stage.push(&app, "3", "a"), "what is on its way counts");
+    assert!(!stage.push(&apps[2], "1", "a"), "what is on its way counts");
     stage.settle(attempt, true);
-    assert!(stage.push(&app, "3", "a"));
+    assert!(stage.push(&apps[2], "1", "a"));
     stage.check(0);
 }
 
