@@ -53,7 +53,8 @@ pub struct WebhooksConfig {
     /// what is older than 300 seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub give_up_s: u32,
-    /// What was given up is kept for redelivery, so many requests of all apps together; the oldest give way.
+    /// What was given up is kept for redelivery, so many requests of all apps together; the oldest of the app
+    /// that has the most give way.
     #[schemars(range(max = 100_000))]
     pub dead_letters_max: usize,
     /// The bytes of what was given up.

@@ -232,12 +232,9 @@ impl Webhooks {
     /// Sends dead letters of an app again: the same bodies with the same ids. None is there: nothing is meant by that.
     pub fn redeliver(&self, app: &Arc<App>, letters: Letters<'_>) -> Option<Redelivered> {
         let settings = app.settings();
-        let taken = lock(&self.shared.dead).take(|letter| {
-            let is_meant = match letters {
-                Letters::Id(id) => letter.id == id,
-                Letters::Endpoint(name) => &*letter.endpoint == name,
-            };
-            is_meant && &*letter.app_id == app.id()
+        let taken = lock(&self.shared.dead).take(app.id(), |letter| match letters {
+            Letters::Id(id) => letter.id == id,
+            Letters::Endpoint(name) => &*letter.endpoint == name,
         });
         let is_known = match letters {
             Letters::Id(_) => !taken.is_empty(),
