@@ -28,7 +28,14 @@ impl FromStr for Network {
             true => bits.parse().ok().filter(|bits| *bits <= all).ok_or(SHAPE)?,
             false => all,
         };
-        Ok(Network { address, bits })
+        // Addresses are compared in their plain form: `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
+        match address {
+            IpAddr::V6(mapped) if bits >= 96 && mapped.to_ipv4_mapped().is_some() => Ok(Network {
+                address: address.to_canonical(),
+                bits: bits - 96,
+            }),
+            address => Ok(Network { address, bits }),
+        }
     }
 }
 
@@ -77,8 +84,9 @@ impl Guard {
     pub(in crate::webhook) fn allows(&self, address: IpAddr) -> bool {
         // However an IPv4 address is written, that is where the connection goes, or may be taken to by a gateway.
         let inner = embedded(address);
+        let plain = inner.map_or(address, IpAddr::V4);
         let any = |networks: &[Network]| {
-            let mut forms = std::iter::once(address).chain(inner.map(IpAddr::V4));
+            let mut forms = [address, plain].into_iter().chain(reached_by_unspecified(plain));
             forms.any(|form| networks.iter().any(|network| network.contains(form)))
         };
         if any(&self.block) {
@@ -108,6 +116,14 @@ fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
         [0x2002, high, low, ..] => from(high, low),
         _ => None,
     }
+}
+
+/// Where a connection to the unspecified address goes: to this very machine.
+fn reached_by_unspecified(address: IpAddr) -> Option<IpAddr> {
+    address.is_unspecified().then_some(match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    })
 }
 
 /// What the registry of special-purpose addresses does not list as local or reserved.
@@ -245,11 +261,32 @@ mod tests {
     }
 
     #[test]
+    fn the_unspecified_address_is_this_machine() {
+        let blocked = guard(false, &["127.0.0.0/8", "::1"], &[]);
+        let mapped = guard(false, &["::ffff:127.0.0.0/104"], &[]);
+        for (text, by_blocked, by_mapped) in [
+            ("0.0.0.0", false, false),
+            ("::ffff:0.0.0.0", false, false),
+            ("127.0.0.1", false, false),
+            ("::ffff:127.0.0.1", false, false),
+            ("::", false, true),
+            ("::1", false, true),
+            ("8.8.8.8", true, true),
+        ] {
+            assert_eq!(blocked.allows(address(text)), by_blocked, "{text}");
+            assert_eq!(mapped.allows(address(text)), by_mapped, "{text}");
+        }
+    }
+
+    #[test]
     fn a_network_is_an_address_and_a_number_of_bits() {
         for (text, shown) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.0.0.1", "10.0.0.1/32"),
             ("::/0", "::/0"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("::ffff:0:0/90", "::ffff:0.0.0.0/90"),
             ("fd00::1", "fd00::1/128"),
         ] {
             assert_eq!(text.parse::<Network>().map(|it| it.to_string()), Ok(shown.into()));
