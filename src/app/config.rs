@@ -141,6 +141,7 @@ pub struct AppConfig {
     /// does not say is as the app has it. `fanwire check-config --channel NAME` tells which one that is.
     pub channels: Vec<ChannelRule>,
     /// Where the app's own back end is told what happens.
+    #[schemars(length(max = 32))]
     pub webhooks: Vec<WebhookConfig>,
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::config::Fault;
 use super::pattern;
@@ -23,6 +23,9 @@ pub const KEY_HEADER: HeaderName = HeaderName::from_static("x-pusher-key");
 pub const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("x-pusher-signature");
 /// The same for each attempt to deliver a body, so that a receiver can tell what it has seen already.
 pub const ID_HEADER: HeaderName = HeaderName::from_static("x-fanwire-webhook-id");
+
+/// Endpoints of one app at most: each event is matched against all of them.
+const ENDPOINTS_MAX: usize = 32;
 
 /// What an app can be told about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -84,7 +87,9 @@ pub struct WebhookConfig {
     /// rearranged.
     #[schemars(length(max = 64))]
     pub name: Option<String>,
-    /// Where the requests go: `http` or `https`. Required. Redirects are not followed.
+    /// Where the requests go: `http` or `https`. Required. Redirects are not followed. The query is never printed, since
+    /// there may be a token in it.
+    #[serde(serialize_with = "without_query")]
     pub url: String,
     /// Whether it is sent anything. What waits when this turns false is dropped, and counted.
     pub enabled: bool,
@@ -171,6 +176,15 @@ impl WebhookConfig {
     pub(super) fn faults(webhooks: &[WebhookConfig]) -> Vec<Fault> {
         let mut names = HashSet::new();
         let mut faults = Vec::new();
+        if webhooks.len() > ENDPOINTS_MAX {
+            faults.push(Fault {
+                key: "webhooks".into(),
+                text: format!(
+                    "may be {ENDPOINTS_MAX} endpoints at most, and these are {}",
+                    webhooks.len()
+                ),
+            });
+        }
         for (index, webhook) in webhooks.iter().enumerate() {
             faults.extend(webhook.faults_at(index));
             let name = webhook.name_at(index);
@@ -289,6 +303,10 @@ const CONNECTION_HEADERS: [&str; 6] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+fn without_query<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(url.split_once('?').map_or(url, |(before, _)| before))
+}
 
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -469,6 +487,15 @@ mod tests {
     }
 
     #[test]
+    fn an_app_has_so_many_endpoints_at_most() {
+        let endpoints = |count| vec![endpoint("http://a/"); count];
+        assert_eq!(WebhookConfig::faults(&endpoints(ENDPOINTS_MAX)), []);
+        let found = WebhookConfig::faults(&endpoints(ENDPOINTS_MAX + 1));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].key, "webhooks");
+    }
+
+    #[test]
     fn an_endpoint_hears_of_what_it_asked_for() {
         use WebhookKind::{CacheMiss, ChannelOccupied, ClientEvent, MemberAdded};
         let filtered = WebhookConfig {
@@ -512,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn header_values_are_not_shown() {
+    fn header_values_and_queries_are_not_shown() {
         let mut webhook = endpoint("https://example.org/?token=hunter2");
         webhook
             .headers
@@ -521,8 +548,9 @@ mod tests {
         assert_eq!(endpoints.iter().count(), 1);
         assert!(!format!("{endpoints:?}").contains("hunter"));
         assert!(!format!("{:?}", webhook.headers).contains("hunter"));
-        let printed = serde_json::to_string(&webhook.headers).expect("serialises");
-        assert!(!printed.contains("hunter"));
+        let printed = serde_json::to_value(&webhook).expect("serialises");
+        assert!(!printed.to_string().contains("hunter"));
+        assert_eq!(printed["url"], "https://example.org/");
     }
 
     #[test]
