@@ -72,14 +72,6 @@ pub struct KeyRecord {
 }
 
 impl AppRecord {
-    /// Whether this is the app of that name: databases may take names for equal that are not.
-    pub fn is_called(&self, name: &AppName) -> bool {
-        match name {
-            AppName::Id(id) => self.id == **id,
-            AppName::Key(key) => self.keys.iter().any(|record| record.key == **key),
-        }
-    }
-
     /// Whether a store can hold it.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! the store changes here, whoever wrote it there and however. Neither knows SQL; how a record becomes the settings of an
 //! app is told by whoever starts them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,6 +90,30 @@ impl Waiting {
     }
 }
 
+/// What apps of a store are called.
+struct Names<'a> {
+    ids: HashSet<&'a str>,
+    keys: HashSet<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(records: &'a [AppRecord]) -> Names<'a> {
+        let keys = records.iter().flat_map(|record| &record.keys);
+        Names {
+            ids: records.iter().map(|record| record.id.as_str()).collect(),
+            keys: keys.map(|key| key.key.as_str()).collect(),
+        }
+    }
+
+    /// Whether one has this name: databases may take names for equal that are not.
+    fn has(&self, name: &AppName) -> bool {
+        match name {
+            AppName::Id(id) => self.ids.contains(&**id),
+            AppName::Key(key) => self.keys.contains(&**key),
+        }
+    }
+}
+
 impl Node {
     /// Answers questions to the store, for ever.
     pub async fn answer_lookups(&self, desk: &StoreDesk, mut questions: mpsc::Receiver<Question>) {
@@ -106,14 +130,11 @@ impl Node {
                         false => Some(now() + REST),
                     };
                     if let Ok(records) = &answer {
-                        self.take_in(desk, records, &names);
-                    }
-                    for name in names {
-                        let found = match answer {
-                            Ok(_) => self.apps.known_of(&name).unwrap_or(Err(NotFound::Unavailable)),
-                            Err(_) => Err(NotFound::Unavailable),
-                        };
-                        waiting.answer(&name, &found);
+                        self.take_in(desk, records, &names, |name, found| waiting.answer(name, &found));
+                    } else {
+                        for name in &names {
+                            waiting.answer(name, &Err(NotFound::Unavailable));
+                        }
                     }
                 }
                 count = questions.recv_many(&mut taken, NAMES_MAX), if waiting.count < QUESTIONS_MAX => {
@@ -155,7 +176,7 @@ impl Node {
                 let answer = desk.store.find(names.clone()).await;
                 answers = self.heard_of_store(desk, answer.as_ref().err());
                 match answer {
-                    Ok(records) => self.take_in(desk, &records, &names),
+                    Ok(records) => self.take_in(desk, &records, &names, |_, _| {}),
                     Err(_) => break,
                 }
                 tokio::time::sleep(CHUNK_PAUSE).await;
@@ -172,28 +193,38 @@ impl Node {
         }
     }
 
-    /// Takes in what the store has of these names, and notes what it does not have.
-    fn take_in(&self, desk: &StoreDesk, records: &[AppRecord], names: &[AppName]) {
+    /// Takes in what the store has of these names, notes what it does not have, and tells of each what it led to.
+    fn take_in(
+        &self,
+        desk: &StoreDesk,
+        records: &[AppRecord],
+        names: &[AppName],
+        mut tell: impl FnMut(&AppName, Result<Arc<App>, NotFound>),
+    ) {
         for record in records {
             let fingerprint = record.fingerprint();
             if !self.apps.has_read(&record.id, fingerprint) {
                 self.take_in_one(desk, record, fingerprint);
             }
         }
+        let there = Names::of(records);
         for name in names {
-            match records.iter().any(|record| record.is_called(name)) {
-                false => {
-                    if let AppName::Id(id) = name {
-                        self.gone_from_store(id);
-                    }
-                    self.apps.remember_absent(name.clone(), NotFound::Unknown);
-                }
-                // It is there and cannot be used: its clients are to come again, and the operator was told.
-                true if self.apps.known_of(name).is_none() => {
-                    self.apps.remember_absent(name.clone(), NotFound::Unavailable);
-                }
-                true => {}
+            let is_there = there.has(name);
+            if let (AppName::Id(id), false) = (name, is_there) {
+                self.gone_from_store(id);
             }
+            // One that is there and cannot be used: its clients are to come again, and the operator was told.
+            let absent = match is_there {
+                true => NotFound::Unavailable,
+                false => NotFound::Unknown,
+            };
+            let known = self.apps.known_of(name).filter(Result::is_ok);
+            // What is remembered may be forgotten at once if there is much of it: it is no way to answer.
+            let found = known.unwrap_or_else(|| {
+                self.apps.remember_absent(name.clone(), absent);
+                Err(absent)
+            });
+            tell(name, found);
         }
     }
 
@@ -253,3 +284,6 @@ impl Node {
         error.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! was used is kept, a day in a few bytes, and a batch of which nobody knows whether it was added is sent again and
 //! counts once. Knows nothing of SQL, nor of who may publish how much.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -106,10 +107,9 @@ impl UsageSaver {
         let with_quota: Vec<_> = namespaces.iter().filter(has_quota).collect();
         for namespaces in with_quota.chunks(NAMES_MAX) {
             let ids: Vec<_> = namespaces.iter().map(|of| of.app.id().to_owned()).collect();
-            let saved = self.store.messages(day.date(), &ids).await?;
+            let saved: HashMap<_, _> = self.store.messages(day.date(), &ids).await?.into_iter().collect();
             for namespace in namespaces {
-                let found = saved.iter().find(|(id, _)| id == namespace.app.id());
-                let messages = found.map_or(0, |(_, messages)| *messages);
+                let messages = saved.get(namespace.app.id()).copied().unwrap_or(0);
                 namespace.app.set_messages_saved(day, messages);
             }
         }
