@@ -44,13 +44,17 @@ impl App {
 }
 
 impl Apps {
-    /// Whether the app was read like this before, right or wrong.
+    /// Whether the app was read like this before, right or wrong, and nothing is to be had by taking it in again: a key
+    /// that another app had when it was may be free by now.
     pub fn has_read(&self, id: &str, fingerprint: u64) -> bool {
         let known = self.known();
-        known
-            .stored
-            .get(id)
-            .is_some_and(|entry| entry.fingerprint == fingerprint)
+        let entry = known.stored.get(id);
+        let was_read = entry.is_some_and(|entry| entry.fingerprint == fingerprint);
+        let has_its_keys = |app: &Arc<App>| {
+            let settings = app.settings();
+            settings.keys().all(|key| known.by_key.contains_key(&*key.name))
+        };
+        was_read && known.by_id.get(id).is_some_and(has_its_keys)
     }
 
     /// Notes that the app was read like this and is wrong, so that it stays as it was.
@@ -163,5 +167,34 @@ impl Apps {
         if let Some(door) = self.door() {
             door.served_stale();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::AppConfig;
+
+    fn settings(id: &str, key: &str) -> Settings {
+        let config = AppConfig {
+            id: id.into(),
+            key: key.into(),
+            ..AppConfig::demo()
+        };
+        Settings::new(config).expect("an app in order")
+    }
+
+    #[test]
+    fn a_key_that_comes_free_has_the_app_read_again_that_claims_it() {
+        let apps = Apps::default();
+        apps.put(settings("file", "a"));
+        let put = || apps.put_stored(settings("1", "a"), 7, Instant::now()).is_ok();
+        assert!(put());
+        // The configuration counts, and reading the app again and again would not change that.
+        assert!(apps.has_read("1", 7) && !apps.has_read("1", 8));
+        apps.remove("file");
+        assert!(!apps.has_read("1", 7));
+        assert!(put() && apps.has_read("1", 7));
+        assert_eq!(apps.by_key("a").map(|app| app.id().to_owned()), Some("1".into()));
     }
 }
