@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::keys::Key;
 use super::settings::Settings;
-use super::{App, Apps};
+use super::{App, Apps, Day};
 
 /// What is noted of an app of a store.
 #[derive(Debug)]
@@ -65,7 +65,8 @@ impl Apps {
     }
 
     /// Takes in an app of a store, or replaces its settings. The answer is the app, and whether it was
-    /// known. A key that another app has stays with that one.
+    /// known. A key that another app has stays with that one. `today` is what the store has of the messages of a day, so
+    /// that the first one charged here knows it.
     ///
     /// # Errors
     /// The configuration has an app of this name, and counts.
@@ -73,6 +74,7 @@ impl Apps {
         &self,
         settings: Settings,
         fingerprint: u64,
+        today: Option<(Day, u64)>,
         now: Instant,
     ) -> Result<(Arc<App>, bool), NotTaken> {
         let mut known = self.known_mut();
@@ -84,6 +86,10 @@ impl Apps {
         // Where two apps claim a key, the tables were changed between two looks: the next ones will tell.
         let app = known.put(settings, App::is_stored);
         app.is_stored.store(true, Ordering::Relaxed);
+        // Nobody finds it before the directory is unlocked.
+        if let Some((day, messages)) = today {
+            app.set_messages_saved(day, messages);
+        }
         let entry = known.stored.entry(id).or_insert(Entry {
             fingerprint,
             unused_since: now,
@@ -188,7 +194,10 @@ mod tests {
     fn a_key_that_comes_free_has_the_app_read_again_that_claims_it() {
         let apps = Apps::default();
         apps.put(settings("file", "a"));
-        let put = || apps.put_stored(settings("1", "a"), 7, Instant::now()).is_ok();
+        let put = || {
+            apps.put_stored(settings("1", "a"), 7, None, Instant::now())
+                .is_ok()
+        };
         assert!(put());
         // The configuration counts, and reading the app again and again would not change that.
         assert!(apps.has_read("1", 7) && !apps.has_read("1", 8));

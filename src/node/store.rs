@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Node, now};
 use crate::app::{
-    App, AppConfig, AppName, AppRecord, AppStore, NAMES_MAX, NotFound, NotTaken, QUESTIONS_MAX, Question,
-    Settings, StoreError,
+    App, AppConfig, AppName, AppRecord, AppStore, Day, NAMES_MAX, NotFound, NotTaken, QUESTIONS_MAX,
+    Question, Settings, StoreError,
 };
 use crate::hub::namespace::Namespace;
 
@@ -55,7 +56,7 @@ impl fmt::Debug for StoreDesk {
 }
 
 type Answer = oneshot::Sender<Result<Arc<App>, NotFound>>;
-type Answered = (Vec<AppName>, Result<Vec<AppRecord>, StoreError>);
+type Answered = (Vec<AppName>, Result<Reading, StoreError>);
 
 /// Who waits for what.
 #[derive(Debug, Default)]
@@ -88,6 +89,14 @@ impl Waiting {
             let _ = answer.send(found.clone());
         }
     }
+}
+
+/// What the store has of some names.
+struct Reading {
+    records: Vec<AppRecord>,
+    today: Day,
+    /// Messages of today, of the apps that are not known yet and have a quota.
+    messages: HashMap<String, u64>,
 }
 
 /// What apps of a store are called.
@@ -129,8 +138,8 @@ impl Node {
                         true => None,
                         false => Some(now() + REST),
                     };
-                    if let Ok(records) = &answer {
-                        self.take_in(desk, records, &names, |name, found| waiting.answer(name, &found));
+                    if let Ok(reading) = &answer {
+                        self.take_in(desk, reading, &names, |name, found| waiting.answer(name, &found));
                     } else {
                         for name in &names {
                             waiting.answer(name, &Err(NotFound::Unavailable));
@@ -154,7 +163,7 @@ impl Node {
             while asked.len() < desk.queries_max && !waiting.due.is_empty() {
                 let names = waiting.next();
                 asked.push(Box::pin(async move {
-                    let answer = desk.store.find(names.clone()).await;
+                    let answer = self.read(desk, &names).await;
                     (names, answer)
                 }));
             }
@@ -173,10 +182,10 @@ impl Node {
             }
             for ids in sweep.used.chunks(NAMES_MAX) {
                 let names: Vec<_> = ids.iter().map(|id| AppName::Id((**id).into())).collect();
-                let answer = desk.store.find(names.clone()).await;
+                let answer = self.read(desk, &names).await;
                 answers = self.heard_of_store(desk, answer.as_ref().err());
                 match answer {
-                    Ok(records) => self.take_in(desk, &records, &names, |_, _| {}),
+                    Ok(reading) => self.take_in(desk, &reading, &names, |_, _| {}),
                     Err(_) => break,
                 }
                 tokio::time::sleep(CHUNK_PAUSE).await;
@@ -193,21 +202,47 @@ impl Node {
         }
     }
 
+    /// Asks the store for these names, and what is used up of the quotas of apps that come with them: before somebody may
+    /// use more.
+    async fn read(&self, desk: &StoreDesk, names: &[AppName]) -> Result<Reading, StoreError> {
+        let records = desk.store.find(names.to_vec()).await?;
+        let comes_with_quota = |record: &&AppRecord| {
+            let is_known = self.apps.held(&record.id).is_some();
+            let config = || (desk.read)(record.written().ok()?).ok();
+            !is_known && config().is_some_and(|config| config.messages_per_day > 0)
+        };
+        let coming = records.iter().filter(comes_with_quota);
+        let mut messages: HashMap<_, _> = coming.map(|record| (record.id.clone(), 0)).collect();
+        let today = Day::of(Timestamp::now());
+        let ids: Vec<_> = messages.keys().cloned().collect();
+        // As many as the names at most, but not where a database takes names for equal that are not.
+        for ids in ids.chunks(NAMES_MAX) {
+            messages.extend(desk.store.messages(today.date(), ids).await?);
+        }
+        Ok(Reading {
+            records,
+            today,
+            messages,
+        })
+    }
+
     /// Takes in what the store has of these names, notes what it does not have, and tells of each what it led to.
     fn take_in(
         &self,
         desk: &StoreDesk,
-        records: &[AppRecord],
+        reading: &Reading,
         names: &[AppName],
         mut tell: impl FnMut(&AppName, Result<Arc<App>, NotFound>),
     ) {
-        for record in records {
+        for record in &reading.records {
             let fingerprint = record.fingerprint();
             if !self.apps.has_read(&record.id, fingerprint) {
-                self.take_in_one(desk, record, fingerprint);
+                let messages = reading.messages.get(&record.id);
+                let today = messages.map(|messages| (reading.today, *messages));
+                self.take_in_one(desk, record, fingerprint, today);
             }
         }
-        let there = Names::of(records);
+        let there = Names::of(&reading.records);
         for name in names {
             let is_there = there.has(name);
             if let (AppName::Id(id), false) = (name, is_there) {
@@ -228,7 +263,7 @@ impl Node {
         }
     }
 
-    fn take_in_one(&self, desk: &StoreDesk, record: &AppRecord, fingerprint: u64) {
+    fn take_in_one(&self, desk: &StoreDesk, record: &AppRecord, fingerprint: u64, today: Option<(Day, u64)>) {
         let settings = record
             .written()
             .and_then(|written| (desk.read)(written))
@@ -249,7 +284,7 @@ impl Node {
                 return;
             }
         };
-        match self.apps.put_stored(settings, fingerprint, now()) {
+        match self.apps.put_stored(settings, fingerprint, today, now()) {
             Ok((app, was_known)) => {
                 if was_known {
                     tracing::info!(app = %app.id(), "an app of the store has changed");

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::*;
-use crate::app::{Apps, KeyRecord, LookupBounds, Secret};
+use crate::app::{Apps, KeyRecord, LookupBounds, Secret, UsageBatch, UsageDay};
 use crate::hub::inbox::Inboxes;
 use crate::metrics::Metrics;
 use crate::store::{SqlStore, StoreConfig, StoreUrl};
@@ -93,4 +92,29 @@ async fn an_app_that_is_wrong_is_unavailable_even_if_that_cannot_be_remembered()
     let place = Place::new(Apps::default(), 0).await;
     place.put("1", "a", r#"{"no_such_setting": 1}"#).await;
     assert_eq!(place.id_of_key("a").await, Err(NotFound::Unavailable));
+}
+
+#[tokio::test]
+async fn the_first_message_of_an_app_knows_what_was_used_of_its_quota_before() {
+    let place = Place::new(Apps::default(), 10).await;
+    place.put("1", "a", r#"{"messages_per_day": 10}"#).await;
+    let now = Timestamp::now();
+    let used = |day: Day| UsageDay {
+        messages: 9,
+        ..UsageDay::new(day.date())
+    };
+    // It may be midnight.
+    let tomorrow = Day::of(Day::of(now).ends());
+    let batch = UsageBatch {
+        writer: "another".into(),
+        number: 0,
+        used: [Day::of(now), tomorrow]
+            .map(|day| ("1".to_owned(), used(day)))
+            .into(),
+    };
+    place.store.add_usage(&batch).await.expect("added");
+    let app = place.node.apps.find_by_key("a").await.expect("it is there");
+    assert!(app.charge_messages(2, Timestamp::now).is_err());
+    assert!(app.charge_messages(1, Timestamp::now).is_ok());
+    assert!(app.charge_messages(1, Timestamp::now).is_err());
 }
