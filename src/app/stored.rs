@@ -3,8 +3,9 @@
 //! An app that somebody is connected to is never forgotten, nor is one that somebody holds: there must not be two of one
 //! id. The store itself is asked elsewhere.
 
-use std::sync::Arc;
+use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::keys::Key;
@@ -16,8 +17,8 @@ use super::{App, Apps, Day};
 pub(super) struct Entry {
     /// Of the record as it was read last.
     fingerprint: u64,
-    /// Since when nobody has looked for it.
-    unused_since: Instant,
+    /// Since when nobody has looked for it. Only [`Apps::sweep`] looks, so nobody waits for it.
+    unused_since: Mutex<Instant>,
 }
 
 /// Why settings of a store were not taken in.
@@ -92,7 +93,7 @@ impl Apps {
         }
         let entry = known.stored.entry(id).or_insert(Entry {
             fingerprint,
-            unused_since: now,
+            unused_since: Mutex::new(now),
         });
         entry.fingerprint = fingerprint;
         Ok((app, was_known))
@@ -101,25 +102,28 @@ impl Apps {
     /// Looks which apps of a store are used: those with sockets, and those that somebody looked for within `ttl`. No
     /// more than `unused_max` others are to be remembered.
     pub fn sweep(&self, ttl: Duration, unused_max: usize, now: Instant) -> Sweep {
-        let mut known = self.known_mut();
-        let known = &mut *known;
         let mut sweep = Sweep::default();
         let mut idle = Vec::new();
-        for (id, entry) in &mut known.stored {
+        // Whoever connects goes on reading meanwhile; what takes longer is done when the directory is free again.
+        let known = self.known();
+        for (id, entry) in &known.stored {
             let Some(app) = known.by_id.get(id) else { continue };
+            let mut unused_since = entry.unused_since.lock().unwrap_or_else(PoisonError::into_inner);
             if app.was_wanted.swap(false, Ordering::Relaxed) || app.connections() > 0 {
-                entry.unused_since = now;
+                *unused_since = now;
             }
             if app.connections() > 0 {
                 sweep.used.push(id.clone());
-            } else if now.duration_since(entry.unused_since) >= ttl {
+            } else if now.duration_since(*unused_since) >= ttl {
                 sweep.unused.push(id.clone());
             } else {
-                idle.push((entry.unused_since, id.clone()));
+                idle.push((*unused_since, id.clone()));
             }
         }
+        drop(known);
         if idle.len() > unused_max {
-            idle.sort_unstable_by_key(|(since, _)| std::cmp::Reverse(*since));
+            // Those that were used last come first; their own order is of no use.
+            idle.select_nth_unstable_by_key(unused_max, |(since, _)| Reverse(*since));
             sweep
                 .unused
                 .extend(idle.split_off(unused_max).into_iter().map(|(_, id)| id));
@@ -205,5 +209,35 @@ mod tests {
         assert!(!apps.has_read("1", 7));
         assert!(put() && apps.has_read("1", 7));
         assert_eq!(apps.by_key("a").map(|app| app.id().to_owned()), Some("1".into()));
+    }
+
+    #[test]
+    fn of_apps_that_nobody_uses_those_are_forgotten_that_were_used_longest_ago() {
+        let apps = Apps::default();
+        let start = Instant::now();
+        let (ttl, second) = (Duration::from_secs(10), Duration::from_secs(1));
+        for (at, id) in (0..).zip(["1", "2", "3", "4"]) {
+            let now = start + second * at;
+            apps.put_stored(settings(id, id), 0, None, now)
+                .expect("no namesake");
+            // Who was just put in is wanted.
+            apps.sweep(ttl, 9, now);
+        }
+        let sorted = |mut ids: Vec<Arc<str>>| {
+            ids.sort();
+            ids.join(" ")
+        };
+        let place = apps.by_id("1").expect("it is there").admit().expect("no limit");
+        let sweep = apps.sweep(ttl, 2, start + second * 4);
+        assert_eq!(
+            (sorted(sweep.used), sorted(sweep.unused)),
+            ("1 3 4".into(), "2".into())
+        );
+        drop(place);
+        let sweep = apps.sweep(ttl, 9, start + second * 12);
+        assert_eq!(
+            (sorted(sweep.used), sorted(sweep.unused)),
+            ("1 4".into(), "2 3".into())
+        );
     }
 }
