@@ -35,7 +35,8 @@ test-cluster: tools
 cost: tools
 	cargo test --locked --profile cost --test cost -- $(COST)
 
-# How far a cluster goes, for docs/scaling.md: SCALE="relay --driver nats", SCALE="roster --nodes 50" (10 GiB), SCALE="--help".
+# How far a cluster goes, for docs/scaling.md: SCALE="relay --driver nats", SCALE="roster --nodes 50" (10 GiB), SCALE="--help";
+# and how fast an app is found among 100,000, for docs/performance.md: SCALE="apps".
 scale:
 	cargo test --release --locked --test scale -- $(or $(SCALE),--help)
 
