@@ -162,6 +162,12 @@ async fn what_a_node_was_to_tell_is_told_by_another_when_it_leaves(bus: Bus) {
     for channel in &channels {
         stays.join(channel, "ada").await;
     }
+    // Heard before bob joins, so that it is not news to him.
+    let mut backend = leaving.backend().await;
+    for channel in &channels {
+        backend.wait_for_subscribers(channel, 1).await;
+    }
+    drop(backend);
     for channel in &channels {
         leaves.join(channel, "bob").await;
     }
