@@ -226,7 +226,7 @@ fn who_cannot_prove_to_be_the_app_learns_why() {
         (
             OTHER_APP.target("POST", EVENTS, "", body),
             401,
-            "\"key-2\" is not the key of app 1",
+            "\"key-2\" is not a key of app 1",
         ),
         (
             Signer {
