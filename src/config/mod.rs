@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 pub use admin::AdminConfig;
 pub use app::AppReader;
-pub use drain::DrainConfig;
+pub use drain::{DrainConfig, LEAVING_S};
 pub use explain::ChannelReport;
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use metrics::MetricsConfig;
