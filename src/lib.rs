@@ -23,6 +23,7 @@ pub mod adapter;
 
 pub mod store;
 
+pub mod address;
 pub mod app;
 pub mod limit;
 pub mod metrics;

@@ -189,7 +189,7 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
         ("apps[0].channels[0].pattern", _) => of_text("private-7"),
         ("apps[0].webhooks[0].url", _) => of_text("http://7.example/"),
         ("apps[0].webhooks[0].event_types[0]", _) => of_text("member_added"),
-        ("webhooks.block[0]" | "webhooks.allow[0]", _) => of_text("7.0.0.0/8"),
+        ("webhooks.block[0]" | "webhooks.allow[0]" | "server.trusted_proxies[0]", _) => of_text("7.0.0.0/8"),
         ("redis.url", _) => of_text("rediss://[::1]:7"),
         ("store.url", _) => of_text("sqlite:///7"),
         // Looks like a number, and must stay text.
@@ -221,7 +221,12 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
 
 /// What else is set where a setting means nothing by itself: the first entry of a list that is empty in the example, or
 /// what switches a section on.
-const BESIDE: [(&str, &str, &str); 7] = [
+const BESIDE: [(&str, &str, &str); 8] = [
+    (
+        "server.proxy_protocol",
+        "server.trusted_proxies",
+        r#"["10.0.0.0/8"]"#,
+    ),
     (
         "apps[0].client_events_per_s_total",
         "apps[0].client_events",

@@ -19,6 +19,8 @@ pub(super) fn contradictions(config: &Config) -> Found {
     found.extend(unreachable_apps(config));
     found.extend(hasty_webhooks(config));
     found.extend(unreachable_brokers(config));
+    let door = config.server.faults().into_iter();
+    found.extend(door.map(|(key, text)| (KeyPath::new("server").key(&key), text)));
     found.extend(
         config
             .store
@@ -273,6 +275,14 @@ mod tests {
             (json!({"server": {"path_prefix": "/"}}), "server.path_prefix"),
             (json!({"server": {"path_prefix": "/a//b"}}), "server.path_prefix"),
             (json!({"server": {"path_prefix": "/a b"}}), "server.path_prefix"),
+            (
+                json!({"server": {"trusted_proxies": ["10.0.0.0/8", "::1", "all"]}}),
+                "server.trusted_proxies[2]",
+            ),
+            (
+                json!({"server": {"proxy_protocol": true}}),
+                "server.proxy_protocol",
+            ),
             (json!({"admin": {"host": ""}}), "admin.host"),
             (json!({"adapter": {"prefix": ""}}), "adapter.prefix"),
             (json!({"adapter": {"prefix": "a..b"}}), "adapter.prefix"),

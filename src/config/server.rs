@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::address::{Network, UNIX};
+
 /// Where the server listens for sockets and API requests, and the bounds of the whole process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +17,16 @@ pub struct ServerConfig {
     pub port: u16,
     /// What stands before `/app/…` and `/apps/…` in every path, such as `/ws`; clients set it as `wsPath`.
     pub path_prefix: String,
+    /// Proxies that are believed when they say for whom they speak: networks such as `10.0.0.0/8`, single addresses, and
+    /// `unix` for whoever comes by `unix_socket`. Nobody else is.
+    pub trusted_proxies: Vec<String>,
+    /// Every connection to `port` begins with a header of the PROXY protocol, version 1 or 2, and comes from
+    /// `trusted_proxies`; others are dropped.
+    pub proxy_protocol: bool,
+    /// Connections that may be in what comes before HTTP: the header of the PROXY protocol. While there are so many,
+    /// further ones wait in the kernel.
+    #[schemars(range(min = 16, max = 1_048_576))]
+    pub porch_connections_max: usize,
     /// Threads that own sockets. 0 is one for each core.
     #[schemars(range(max = 1_024))]
     pub shards: usize,
@@ -60,6 +72,9 @@ impl Default for ServerConfig {
             host: "127.0.0.1".into(),
             port: 6001,
             path_prefix: String::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            porch_connections_max: 4096,
             shards: 0,
             backlog: 4096,
             header_timeout_s: 10,
@@ -84,6 +99,26 @@ impl ServerConfig {
             Some(address) => address.to_canonical().is_loopback(),
             None => self.host.eq_ignore_ascii_case("localhost"),
         }
+    }
+}
+
+impl ServerConfig {
+    /// What is wrong with these settings together: the key, and what to do.
+    pub(super) fn faults(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        for (index, text) in self.trusted_proxies.iter().enumerate() {
+            if text != UNIX
+                && let Err(fault) = text.parse::<Network>()
+            {
+                faults.push((format!("trusted_proxies[{index}]"), fault.to_owned()));
+            }
+        }
+        if self.proxy_protocol && self.trusted_proxies.iter().all(|text| text == UNIX) {
+            let text =
+                "would let nobody in: name the proxies that send the header in `server.trusted_proxies`";
+            faults.push(("proxy_protocol".into(), text.into()));
+        }
+        faults
     }
 }
 

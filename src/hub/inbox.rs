@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::channel::Channel;
 use super::presence::PresenceView;
+use crate::address::Client;
 use crate::app::App;
 use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
@@ -56,7 +57,7 @@ impl SocketKey {
 #[derive(Debug)]
 pub enum Entry {
     /// A connection was accepted and is this shard's from now on.
-    Accept(TcpStream),
+    Accept(Arrival),
     /// One frame for every subscriber of a channel on this shard, however many there are.
     Broadcast(Broadcast),
     /// A subscription that the directory has already counted: enter the array, acknowledge.
@@ -76,6 +77,30 @@ pub enum Entry {
     },
     /// End the thread; what is still open is dropped.
     Stop,
+}
+
+/// A connection on its way to its shard, and what is known of it.
+#[derive(Debug)]
+pub struct Arrival<S = TcpStream> {
+    /// Its stream, which does not block. A stream is a descriptor: one of a Unix socket is of this type too, and only
+    /// takes no options of TCP.
+    pub stream: S,
+    /// Who is at its other end.
+    pub client: Client,
+}
+
+impl<S> Arrival<S> {
+    /// The same with another stream, or none if there cannot be one.
+    ///
+    /// # Errors
+    /// What `change` says.
+    pub fn try_map<T, E>(self, change: impl FnOnce(S) -> Result<T, E>) -> Result<Arrival<T>, E> {
+        let Arrival { stream, client } = self;
+        Ok(Arrival {
+            stream: change(stream)?,
+            client,
+        })
+    }
 }
 
 /// One frame on its way to the subscribers of one channel on one shard.

@@ -82,8 +82,10 @@ labels! {
     ConnectionError {
         /// The listener could not accept it, for want of descriptors as a rule.
         Accept = "accept",
-        /// The request's head did not arrive in time.
+        /// What it was to say first did not come in time: the head of a request, or what is before it.
         Timeout = "timeout",
+        /// It did not begin with a header of the PROXY protocol, or came from nobody who may send one.
+        ProxyHeader = "proxy_header",
         /// What arrived was not HTTP, or beyond its limits.
         Http = "http",
         /// An upgrade that RFC 6455 does not allow.

@@ -26,9 +26,11 @@ use super::health::{self, Health};
 use super::reread::Reread;
 use super::router::{Route, route};
 use super::upgrade::{self, Asked, Upgraded, upgrade};
+use crate::address::Client;
 use crate::api::Api;
 use crate::app::NotFound;
 use crate::config::ServerConfig;
+use crate::hub::inbox::Arrival;
 use crate::metrics::ConnectionError;
 use crate::node::Node;
 use crate::shard::{Newcomer, Shard};
@@ -63,11 +65,11 @@ pub(super) struct Gate {
 struct LetGo;
 
 /// Serves one connection, on the shard's thread.
-pub(super) fn serve(gate: Arc<Gate>, shard: Rc<Shard>, stream: TcpStream) {
+pub(super) fn serve(gate: Arc<Gate>, shard: Rc<Shard>, arrival: Arrival<TcpStream>) {
     tokio::task::spawn_local(async move {
         let place = Place { shard: Some(shard) };
         // Boxed, so that what HTTP needs is given back before a socket begins its life.
-        if let Some((stream, early, newcomer)) = Box::pin(open(gate, stream)).await {
+        if let Some((stream, early, newcomer)) = Box::pin(open(gate, arrival)).await {
             place.keep().adopt(stream, &early, newcomer);
         }
     });
@@ -93,7 +95,8 @@ impl Drop for Place {
 }
 
 /// All that comes before a socket. `None`: the connection is over.
-async fn open(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, Bytes, Newcomer)> {
+async fn open(gate: Arc<Gate>, arrival: Arrival<TcpStream>) -> Option<(TcpStream, Bytes, Newcomer)> {
+    let Arrival { stream, client } = arrival;
     let patience = Patience::new(gate.patience(gate.config.header_timeout_s));
     let first = first_bytes(&gate, &stream, &patience).await;
     let asked = Asked::first(&first);
@@ -104,13 +107,13 @@ async fn open(gate: Arc<Gate>, stream: TcpStream) -> Option<(TcpStream, Bytes, N
                 true => Box::pin(upgrade::introduce(&gate, &asked)).await,
                 false => false,
             };
-            upgrade(&gate, &asked, is_unanswered).map(|upgraded| (upgraded, length))
+            upgrade(&gate, &asked, &client, is_unanswered).map(|upgraded| (upgraded, length))
         }
         None => None,
     };
     let (stream, early, upgraded) = match at_once {
         Some((upgraded, length)) => (stream, first.slice(length..), upgraded),
-        None => Box::pin(speak_http(gate, Reread { first, stream }, patience)).await?,
+        None => Box::pin(speak_http(gate, Reread { first, stream }, client, patience)).await?,
     };
     match upgraded {
         Upgraded::Socket(newcomer) => Some((stream, early, newcomer)),
@@ -141,6 +144,7 @@ async fn first_bytes(gate: &Gate, stream: &TcpStream, patience: &Patience) -> By
 async fn speak_http(
     gate: Arc<Gate>,
     stream: Reread,
+    client: Client,
     patience: Patience,
 ) -> Option<(TcpStream, Bytes, Upgraded)> {
     let upgraded = Rc::new(RefCell::new(None));
@@ -151,7 +155,7 @@ async fn speak_http(
             let (gate, upgraded, patience) = (gate.clone(), upgraded.clone(), patience.clone());
             Box::pin(async move {
                 patience.deadline.set(None);
-                let answer = match answer(&gate, request).await {
+                let answer = match answer(&gate, &client, request).await {
                     Answer::Http(answer) => answer,
                     Answer::Upgrade(answer) => {
                         *upgraded.borrow_mut() = Some(answer);
@@ -282,10 +286,10 @@ enum Answer {
     Upgrade(Upgraded),
 }
 
-async fn answer(gate: &Gate, request: Request<Incoming>) -> Answer {
+async fn answer(gate: &Gate, client: &Client, request: Request<Incoming>) -> Answer {
     if let Some(asked) = Asked::of(&request) {
         let is_unanswered = upgrade::introduce(gate, &asked).await;
-        let upgraded = upgrade(gate, &asked, is_unanswered);
+        let upgraded = upgrade(gate, &asked, client, is_unanswered);
         return upgraded.map_or_else(|| Answer::Http(upgrade_required()), Answer::Upgrade);
     }
     // Shares its bytes with the request, which the API takes.

@@ -1,24 +1,34 @@
-//! Binds, accepts, and hands each connection to the shard with the fewest. Survives trouble: a failing `accept` backs
+//! Binds, accepts, and hands each connection to the shard with the fewest, or to the porch if there is something to do
+//! before HTTP. One thread for all listening sockets. Survives trouble: a failing `accept` backs
 //! off and is counted, and never ends the server.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
+use rustix::net::{Shutdown, SocketAddrAny, SocketFlags, acceptfrom_with, shutdown};
+use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::net::TcpSocket;
 
-use crate::hub::inbox::Entry;
+use super::porch::Porch;
+use crate::address::{Client, TrustedProxies};
+use crate::hub::inbox::{Arrival, Entry};
 use crate::metrics::ConnectionError;
 use crate::node::Node;
 
 /// After a failed `accept`, for want of descriptors as a rule: closing sockets bring them back.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// While a porch is full, it is looked so often whether somebody has left it.
+const FULL_LOOKS: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
 /// Connections accepted before their shards are woken.
 const BATCH: usize = 64;
 /// What the kernel may hoard for a reader that stalls: beyond it our own bounded outbox takes over. Bytes.
@@ -51,32 +61,67 @@ fn bind_to(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     socket.listen(backlog)?.into_std()
 }
 
+/// A listening socket, and how those get in who come by it.
+pub(super) struct Entrance {
+    pub(super) listener: TcpListener,
+    /// Where they go first; none: to a shard at once.
+    pub(super) porch: Option<Arc<Porch>>,
+    /// Which of them are believed when they say for whom they speak.
+    pub(super) trusted: TrustedProxies,
+    /// Nobody else may come by it.
+    pub(super) only_proxies: bool,
+}
+
 /// Accepts on a thread of its own, which hardly ever runs, until the answer is dropped.
-pub(super) fn start(listener: TcpListener, node: Arc<Node>) -> io::Result<Listening> {
-    let handle = listener.try_clone()?;
+pub(super) fn start(entrances: Vec<Entrance>, node: Arc<Node>) -> io::Result<Listening> {
+    let handles = entrances.iter().map(|entrance| entrance.listener.try_clone());
+    let handles = handles.collect::<io::Result<_>>()?;
     let thread = std::thread::Builder::new()
         .name("listener".to_owned())
         .spawn(move || {
             // A server that accepts nobody any more would look alive.
             let _abort = AbortOnPanic;
-            loop {
-                let mut waiting = [PollFd::new(&listener, PollFlags::IN)];
-                match poll(&mut waiting, None) {
-                    Ok(_) if waiting[0].revents().contains(PollFlags::HUP) => return,
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => back_off(&node, &error.into()),
-                }
-                match accept_batch(&listener, &node) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => back_off(&node, &error),
-                }
-            }
+            while look(&entrances, &node).is_continue() {}
         })?;
     Ok(Listening {
-        handle,
+        handles,
         thread: Some(thread),
     })
+}
+
+/// Waits until somebody comes, and lets in whoever has come. Breaks when the listener is to end.
+fn look(entrances: &[Entrance], node: &Node) -> ControlFlow<()> {
+    let mut is_full = false;
+    let mut waiting: SmallVec<[PollFd<'_>; 4]> = SmallVec::new();
+    for entrance in entrances {
+        let has_room = entrance.has_room();
+        is_full |= !has_room;
+        // An end is told in any case.
+        let flags = if has_room {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
+        waiting.push(PollFd::new(&entrance.listener, flags));
+    }
+    match poll(&mut waiting, is_full.then_some(&FULL_LOOKS)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => back_off(node, &error.into()),
+    }
+    for (entrance, waiting) in entrances.iter().zip(&waiting) {
+        let found = waiting.revents();
+        if found.contains(PollFlags::HUP) {
+            return ControlFlow::Break(());
+        }
+        if found.contains(PollFlags::IN) {
+            match entrance.accept_batch(node) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => back_off(node, &error),
+            }
+        }
+    }
+    ControlFlow::Continue(())
 }
 
 struct AbortOnPanic;
@@ -97,7 +142,7 @@ fn back_off(node: &Node, error: &io::Error) {
 
 /// A listener at work.
 pub(super) struct Listening {
-    handle: TcpListener,
+    handles: Vec<TcpListener>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -105,29 +150,68 @@ impl Drop for Listening {
     /// Nobody is accepted any more; the port is free.
     fn drop(&mut self) {
         // Whoever polls a listener that is shut down is told that it hung up.
-        let _ = shutdown(&self.handle, Shutdown::Both);
+        for handle in &self.handles {
+            let _ = shutdown(handle, Shutdown::Both);
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// `WouldBlock` means that nobody is waiting any more.
-fn accept_batch(listener: &TcpListener, node: &Node) -> io::Result<()> {
-    let inboxes = node.inboxes();
-    let mut delivery = inboxes.deliver();
-    for _ in 0..BATCH {
-        let stream = match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok(stream) => TcpStream::from(stream),
-            // The client gave up while it waited, or a signal came: neither says anything about the next one.
-            Err(Errno::CONNABORTED | Errno::INTR) => continue,
-            Err(errno) => return Err(errno.into()),
-        };
-        let shard = inboxes.least_loaded();
-        inboxes.of(shard).add_connection();
-        delivery.push(shard, Entry::Accept(stream));
+impl Entrance {
+    /// `WouldBlock` means that nobody is waiting any more.
+    fn accept_batch(&self, node: &Node) -> io::Result<()> {
+        let inboxes = node.inboxes();
+        let mut delivery = inboxes.deliver();
+        for _ in 0..BATCH {
+            if !self.has_room() {
+                return Ok(());
+            }
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let (stream, peer) = match acceptfrom_with(&self.listener, flags) {
+                Ok((stream, peer)) => (TcpStream::from(stream), peer),
+                // The client gave up while it waited, or a signal came: neither says anything about the next one.
+                Err(Errno::CONNABORTED | Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            let client = self.client(peer);
+            if self.only_proxies && !client.is_proxy {
+                tracing::debug!(%client, "a connection is dropped: it does not come from server.trusted_proxies");
+                node.metrics()
+                    .connection_errors(ConnectionError::ProxyHeader)
+                    .inc();
+                continue;
+            }
+            let arrival = Arrival { stream, client };
+            match &self.porch {
+                None => {
+                    let shard = inboxes.least_loaded();
+                    inboxes.of(shard).add_connection();
+                    delivery.push(shard, Entry::Accept(arrival));
+                }
+                Some(porch) => porch.receive(arrival),
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn has_room(&self) -> bool {
+        self.porch.as_ref().is_none_or(|porch| porch.has_room())
+    }
+
+    fn client(&self, peer: Option<SocketAddrAny>) -> Client {
+        let address = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let address = address.map(|address| address.ip().to_canonical());
+        Client {
+            address,
+            is_proxy: match address {
+                Some(address) => self.trusted.trusts(address),
+                None => self.trusted.trusts_unix_socket(),
+            },
+            is_tls: false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,11 +9,13 @@ mod apps;
 mod cluster;
 mod demo;
 mod drain;
+mod entrances;
 mod follow;
 mod handshake;
 pub mod health;
 mod http;
 mod listener;
+mod porch;
 mod reread;
 mod router;
 mod store;
@@ -258,7 +260,7 @@ impl Server {
                 )))
             }
         };
-        let listening = listener::start(listener, node.clone())?;
+        let listening = listener::start(entrances::open(&config, listener, &node)?, node.clone())?;
         let membership = incoming.map(|incoming| Membership::begin(&node, incoming, &health));
         let membership = membership.transpose()?;
         health.started();

@@ -19,6 +19,7 @@ use super::handshake::{self, Circumstances, Granted};
 use super::health::Trouble;
 use super::http::Gate;
 use super::router::{Route, route};
+use crate::address::Client;
 use crate::app::NotFound;
 use crate::metrics::{CloseReason, ConnectionError};
 use crate::protocol::code::CloseCode;
@@ -153,7 +154,12 @@ fn key_of<'a>(gate: &Gate, asked: &Asked<'a>) -> Option<Cow<'a, str>> {
 }
 
 /// Completes the WebSocket handshake whoever asks, after they were introduced. `None`: it is not to be completed.
-pub(super) fn upgrade(gate: &Gate, asked: &Asked<'_>, is_unanswered: bool) -> Option<Upgraded> {
+pub(super) fn upgrade(
+    gate: &Gate,
+    asked: &Asked<'_>,
+    client: &Client,
+    is_unanswered: bool,
+) -> Option<Upgraded> {
     let Some(nonce) = asked.nonce else {
         gate.node
             .metrics()
@@ -173,7 +179,7 @@ pub(super) fn upgrade(gate: &Gate, asked: &Asked<'_>, is_unanswered: bool) -> Op
                 query: asked.query,
                 // One that cannot be read is not absent: it is none of those that may be allowed.
                 origin: asked.origin.map(|origin| str::from_utf8(origin).unwrap_or("?")),
-                is_tls: false,
+                is_tls: client.is_tls,
             };
             let health = gate.health.state();
             let circumstances = Circumstances {
@@ -195,6 +201,7 @@ pub(super) fn upgrade(gate: &Gate, asked: &Asked<'_>, is_unanswered: bool) -> Op
         }),
         Err(code) => {
             tracing::debug!(
+                %client,
                 code = code.number(),
                 reason = code.reason(),
                 key,

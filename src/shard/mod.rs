@@ -42,7 +42,7 @@ pub use self::live::LiveBytes;
 use self::session::Session;
 use self::sockets::Socket;
 use crate::app::Admission;
-use crate::hub::inbox::{Entry, ShardIndex};
+use crate::hub::inbox::{Arrival, Entry, ShardIndex};
 use crate::node::Node;
 use crate::protocol::socket_id::SocketId;
 
@@ -54,7 +54,7 @@ const ENTRIES_KEPT: usize = 4096;
 const TICK: Duration = Duration::from_secs(1);
 
 /// What is done with a connection before it is a socket: HTTP, up to the upgrade. Called on the shard's thread.
-pub type Door = Arc<dyn Fn(Rc<Shard>, TcpStream) + Send + Sync>;
+pub type Door = Arc<dyn Fn(Rc<Shard>, Arrival<TcpStream>) + Send + Sync>;
 
 /// A shard, as seen from the tasks on its own thread.
 pub struct Shard {
@@ -149,7 +149,7 @@ impl Shard {
         let count = entries.len().min(ENTRIES_PER_TURN);
         for entry in entries.drain(..count) {
             match entry {
-                Entry::Accept(stream) => self.accept(stream, door),
+                Entry::Accept(arrival) => self.accept(arrival, door),
                 Entry::Stop => return ControlFlow::Break(()),
                 asked => self.core.borrow_mut().work(asked),
             }
@@ -163,9 +163,9 @@ impl Shard {
         ControlFlow::Continue(())
     }
 
-    fn accept(self: &Rc<Self>, stream: std::net::TcpStream, door: &Door) {
-        match TcpStream::from_std(stream) {
-            Ok(stream) => door(self.clone(), stream),
+    fn accept(self: &Rc<Self>, arrival: Arrival, door: &Door) {
+        match arrival.try_map(TcpStream::from_std) {
+            Ok(arrival) => door(self.clone(), arrival),
             Err(error) => {
                 tracing::debug!(%error, "a connection was lost before it was served");
                 self.connection_gone();

@@ -7,8 +7,9 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use fanwire::address::Client;
 use fanwire::app::{App, AppConfig, Apps};
-use fanwire::hub::inbox::{Entry, Inbox, Inboxes, SocketKey};
+use fanwire::hub::inbox::{Arrival, Entry, Inbox, Inboxes, SocketKey};
 use fanwire::metrics::Metrics;
 use fanwire::node::{Joiner, Node, Publication};
 use fanwire::protocol::ChannelName;
@@ -24,12 +25,16 @@ use crate::support::{DEADLINE, eventually, raw, sign};
 const CHANNEL: &str = "private-a";
 
 /// A connection's two ends: the client's, and the one to be served.
-async fn connection() -> (Raw, std::net::TcpStream) {
+async fn connection() -> (Raw, Arrival) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let client = TcpStream::connect(listener.local_addr().expect("an address")).await;
     let (served, _) = listener.accept().await.expect("who has just connected");
     served.set_nodelay(true).expect("a socket takes options");
-    (Raw::of(client), served.into_std().expect("nobody waits for it"))
+    let served = Arrival {
+        stream: served.into_std().expect("nobody waits for it"),
+        client: Client::default(),
+    };
+    (Raw::of(client), served)
 }
 
 /// Tells that the shard is held up, and waits until it is let go.
@@ -60,7 +65,7 @@ impl LoneShard {
         let node = Arc::new(Node::new(apps, Inboxes::new(inboxes, mark), metrics));
         let hold: Arc<Mutex<Option<Hold>>> = Arc::default();
         let (next_hold, newcomers_app) = (hold.clone(), app.clone());
-        let door: Door = Arc::new(move |shard, stream| {
+        let door: Door = Arc::new(move |shard, arrival| {
             if let Some(hold) = next_hold.lock().expect("nobody panicked").take() {
                 hold.is_held.send(()).expect("the test waits for it");
                 // Nothing is ever sent: this ends when the test lets go of the other side.
@@ -73,7 +78,7 @@ impl LoneShard {
                 strict: false,
                 answer: Vec::new(),
             };
-            shard.adopt(stream, b"", newcomer);
+            shard.adopt(arrival.stream, b"", newcomer);
         });
         let thread = shard::start(0, node.clone(), LiveBytes::default(), usize::MAX, door);
         LoneShard {
