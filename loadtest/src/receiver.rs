@@ -1,6 +1,7 @@
 //! A receiver of webhooks, on a thread of its own: it counts the events that come, by kind, and answers at once, or never.
 //!
-//! It checks no signature and keeps nothing: what it costs must not look like a cost of the server.
+//! It checks no signature and keeps nothing, and it gives way to everybody: it stands for a back end on another machine,
+//! so what it costs must not look like a cost of the server.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -16,6 +17,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 
+/// The niceness of its thread.
+const NICENESS: i32 = 19;
 const EVENTS_MAX: usize = 64;
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Stand for what is not a connection.
@@ -99,6 +102,8 @@ impl Receiver {
         let thread = std::thread::Builder::new()
             .name("webhooks".to_owned())
             .spawn(move || {
+                // On Linux this is of the calling thread alone.
+                let _ = rustix::process::setpriority_process(None, NICENESS);
                 // What fails here is seen by what does not come.
                 let _ = receive(&listener, manner, &counted, &woken);
             })?;

@@ -129,6 +129,8 @@ pub struct Server {
     membership: Option<Membership>,
     usage: Option<Usage>,
     tasks: JoinSet<()>,
+    /// Ends with the server.
+    _delivery: webhooks::Delivery,
     /// Told when the configuration is to be read again.
     reread: Arc<Notify>,
     closing: watch::Sender<bool>,
@@ -231,7 +233,7 @@ impl Server {
         if let Some(opened) = store {
             store::begin(opened, &config, &node, &mut tasks);
         }
-        webhooks::begin(&node, taken, &mut tasks);
+        let delivery = webhooks::begin(&node, taken, &mut tasks)?;
         tasks.spawn(vital(
             "what health tells",
             watch(node.clone(), health.clone(), sockets_max),
@@ -275,6 +277,7 @@ impl Server {
             membership,
             usage: Some(usage),
             tasks,
+            _delivery: delivery,
             reread: Arc::new(Notify::new()),
             closing,
             stop_admin: Some(stop_admin),

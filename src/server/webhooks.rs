@@ -1,9 +1,15 @@
 //! The webhooks' tasks: the delivery, and what a queue that outlives the process needs besides.
+//!
+//! The delivery has a thread of its own, which gives way to the others: each request wakes it about twice, and a shard
+//! in the middle of a broadcast is not to be set aside for it, where cores are few.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use rustix::process::setpriority_process;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::{StartError, vital};
@@ -14,6 +20,8 @@ use crate::node::Node;
 use crate::webhook::Webhooks;
 use crate::webhook::queue::{self, Partitions, Taken};
 
+/// How far the delivery stands back: it gets a tenth of a core for which a shard competes, and all of one that is free.
+const NICENESS: i32 = 10;
 /// How often it is looked which part of the queue is this node's, and asked again for an app that nobody can tell of.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -30,11 +38,23 @@ pub(super) async fn open(
     })
 }
 
+/// The delivery at work, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    _stop: oneshot::Sender<()>,
+}
+
 /// Begins to deliver.
-pub(super) fn begin(node: &Arc<Node>, taken: Option<mpsc::Receiver<Taken>>, tasks: &mut JoinSet<()>) {
+pub(super) fn begin(
+    node: &Arc<Node>,
+    taken: Option<mpsc::Receiver<Taken>>,
+    tasks: &mut JoinSet<()>,
+) -> io::Result<Delivery> {
     let webhooks = node.webhooks();
-    tasks.spawn(vital("the delivery of webhooks", webhooks.clone().deliver()));
-    let Some(taken) = taken else { return };
+    let delivery = deliver(webhooks.clone())?;
+    let Some(taken) = taken else {
+        return Ok(delivery);
+    };
     let apps = node.clone();
     let find = move |id| find(apps.clone(), id);
     tasks.spawn(vital(
@@ -45,6 +65,30 @@ pub(super) fn begin(node: &Arc<Node>, taken: Option<mpsc::Receiver<Taken>>, task
         "this node's part of the queue of webhooks",
         own(node.clone()),
     ));
+    Ok(delivery)
+}
+
+fn deliver(webhooks: Webhooks) -> io::Result<Delivery> {
+    let (stop, stops) = oneshot::channel::<()>();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("webhooks".into())
+        .spawn(move || {
+            // Of this thread alone, and of those that look names up for it. Without it all works, at somebody's cost.
+            if let Err(error) = setpriority_process(None, NICENESS) {
+                tracing::debug!(%error, "webhooks are sent with the same priority as everything else");
+            }
+            runtime.block_on(async {
+                tokio::select! {
+                    () = vital("the delivery of webhooks", webhooks.deliver()) => {}
+                    // A sender that is dropped says the same.
+                    _ = stops => {}
+                }
+            });
+            // A name that is being looked up is not waited for.
+            runtime.shutdown_background();
+        })?;
+    Ok(Delivery { _stop: stop })
 }
 
 /// The app of an entry; none: there is no such app (any more). While nobody can say, it is asked again: the entry is kept
