@@ -184,6 +184,7 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
     match (path.as_str(), kind) {
         _ if schema["format"] == "date-time" => of_text("2026-12-24T18:00:00Z"),
         ("server.path_prefix", _) => of_text("/7"),
+        ("server.unix_socket_mode", _) => of_text("0666"),
         ("metrics.prefix", _) => of_text("_7"),
         ("server.host" | "admin.host", _) => of_text("::1"),
         ("apps[0].channels[0].pattern", _) => of_text("private-7"),
@@ -221,7 +222,18 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
 
 /// What else is set where a setting means nothing by itself: the first entry of a list that is empty in the example, or
 /// what switches a section on.
-const BESIDE: [(&str, &str, &str); 8] = [
+const BESIDE: [(&str, &str, &str); 11] = [
+    ("apps[0].tls_only", "server.trusted_proxies", r#"["10.0.0.0/8"]"#),
+    (
+        "server.unix_socket_mode",
+        "server.unix_socket",
+        "/run/fanwire.sock",
+    ),
+    (
+        "server.forwarded_header",
+        "server.trusted_proxies",
+        r#"["10.0.0.0/8"]"#,
+    ),
     (
         "server.proxy_protocol",
         "server.trusted_proxies",
@@ -270,12 +282,8 @@ fn every_setting_can_be_overridden_by_the_environment() {
         {
             continue;
         }
-        // Refused but for its default, for want of TLS or of an endpoint; or read as soon as it is set.
-        let refused = [
-            "apps[0].tls_only",
-            "apps[0].channels[0].webhooks[0]",
-            "store.password_file",
-        ];
+        // Refused but for its default, for want of an endpoint; or read as soon as it is set.
+        let refused = ["apps[0].channels[0].webhooks[0]", "store.password_file"];
         if refused.contains(&path.as_str()) {
             continue;
         }

@@ -3,6 +3,7 @@
 //! Knows nothing of sockets, of HTTP as such, or of what a client asks for.
 
 mod forwarded;
+mod limits;
 mod network;
 pub mod proxy_header;
 mod trust;
@@ -11,6 +12,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 pub use self::forwarded::{ForwardedHeader, Forwarding};
+pub use self::limits::{AddressLimits, Place, TooMany};
 pub use self::network::Network;
 pub use self::trust::{TrustedProxies, UNIX};
 

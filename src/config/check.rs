@@ -127,14 +127,18 @@ fn unreachable_limits(config: &Config) -> Found {
     found
 }
 
-/// Apps that demand TLS of a server that does not speak it: each of their sockets would be closed with 4000, those
+/// Apps that demand TLS of a server that nobody can reach by it: each of their sockets would be closed with 4000, those
 /// that a proxy decrypted too, and pusher-js would try again for ever.
 fn unreachable_apps(config: &Config) -> Found {
+    if !config.server.trusted_proxies.is_empty() {
+        // They say whether it was TLS before them.
+        return Vec::new();
+    }
     let tls_only = config.apps.iter().enumerate().filter(|(_, app)| app.tls_only);
     tls_only
         .map(|(index, _)| {
-            let text = "nobody could connect, since this server does not speak TLS itself yet; let the proxy in front \
-                        of it refuse what is not encrypted";
+            let text = "nobody could connect: this server does not speak TLS itself, and no proxy is trusted that could \
+                        say that it does; name it in `server.trusted_proxies`";
             (KeyPath::new("apps").index(index).key("tls_only"), text.into())
         })
         .collect()
@@ -283,6 +287,30 @@ mod tests {
                 json!({"server": {"proxy_protocol": true}}),
                 "server.proxy_protocol",
             ),
+            (
+                json!({"server": {"forwarded_header": "forwarded"}}),
+                "server.forwarded_header",
+            ),
+            (
+                json!({"server": {"trusted_proxies": ["unix"]}}),
+                "server.trusted_proxies[0]",
+            ),
+            (
+                json!({"server": {"unix_socket_mode": "0600"}}),
+                "server.unix_socket_mode",
+            ),
+            (
+                json!({"server": {"unix_socket": "/a", "unix_socket_mode": "0o66"}}),
+                "server.unix_socket_mode",
+            ),
+            (
+                json!({"server": {"unix_socket": "/a", "unix_socket_mode": "7777"}}),
+                "server.unix_socket_mode",
+            ),
+            (
+                json!({"server": {"unix_socket": "/a".repeat(54)}}),
+                "server.unix_socket",
+            ),
             (json!({"admin": {"host": ""}}), "admin.host"),
             (json!({"adapter": {"prefix": ""}}), "adapter.prefix"),
             (json!({"adapter": {"prefix": "a..b"}}), "adapter.prefix"),
@@ -358,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_trouble_is_accepted() {
-        let in_order: [Value; 9] = [
+        let in_order: [Value; 11] = [
             json!({"adapter": {"prefix": "a-1.b_2"}}),
             json!({"redis": {"url": "not used"}}),
             json!({"nats": {"urls": ["not used"]}}),
@@ -366,6 +394,10 @@ mod tests {
             json!({"admin": {"port": 6001, "enabled": false}}),
             json!({"admin": {"port": 0}, "server": {"port": 0}}),
             json!({"server": {"host": "[::1]", "path_prefix": "/a/b-c"}}),
+            json!({"server": {"trusted_proxies": ["::1"]}, "apps": [app(json!({"tls_only": true}))]}),
+            json!({"server": {
+                "trusted_proxies": ["unix"], "unix_socket": "/a", "unix_socket_mode": "600",
+            }}),
             json!({"apps": [app(json!({"secret": "app-secret"}))]}),
             json!({"apps": [app(json!({})), app(json!({"id": "k", "key": "1"}))], "server": {"host": "::"}}),
         ];

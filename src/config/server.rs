@@ -5,7 +5,12 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Network, UNIX};
+use crate::address::{ForwardedHeader, Network, UNIX};
+
+/// Owner and group.
+const DEFAULT_MODE: &str = "0660";
+/// What fits the address of a Unix socket, with the zero at its end. Bytes.
+const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// Where the server listens for sockets and API requests, and the bounds of the whole process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -15,11 +20,17 @@ pub struct ServerConfig {
     pub host: String,
     /// Port for sockets, API and health checks. 0 lets the system choose.
     pub port: u16,
+    /// Path of a Unix socket to listen on beside `port`, for a proxy on the same machine. Always plain HTTP. Empty: none.
+    pub unix_socket: String,
+    /// Who may connect to `unix_socket`, as `chmod` has it: `0660` is the owner and the group.
+    pub unix_socket_mode: String,
     /// What stands before `/app/…` and `/apps/…` in every path, such as `/ws`; clients set it as `wsPath`.
     pub path_prefix: String,
     /// Proxies that are believed when they say for whom they speak: networks such as `10.0.0.0/8`, single addresses, and
     /// `unix` for whoever comes by `unix_socket`. Nobody else is.
     pub trusted_proxies: Vec<String>,
+    /// The header in which `trusted_proxies` say for whom they speak; the other one is not read.
+    pub forwarded_header: ForwardedHeader,
     /// Every connection to `port` begins with a header of the PROXY protocol, version 1 or 2, and comes from
     /// `trusted_proxies`; others are dropped.
     pub proxy_protocol: bool,
@@ -27,6 +38,18 @@ pub struct ServerConfig {
     /// further ones wait in the kernel.
     #[schemars(range(min = 16, max = 1_048_576))]
     pub porch_connections_max: usize,
+    /// Connections that may be there without having sent the head of a request. Beyond it, the one that has waited longest
+    /// is dropped.
+    #[schemars(range(min = 16, max = 1_048_576))]
+    pub pending_connections_max: usize,
+    /// Connections of one address, or of one /64 of IPv6. Further sockets are closed with 4100, API calls answered 429.
+    /// Behind proxies it needs `trusted_proxies`, or everybody has the address of the proxy. 0 is any number.
+    #[schemars(range(max = 1_000_000))]
+    pub address_connections_max: u32,
+    /// Sockets that one address, or one /64 of IPv6, may ask for each second; further ones are closed with 4100. 0 is any
+    /// number.
+    #[schemars(range(max = 1_000_000))]
+    pub address_handshakes_per_s: u32,
     /// Threads that own sockets. 0 is one for each core.
     #[schemars(range(max = 1_024))]
     pub shards: usize,
@@ -71,10 +94,16 @@ impl Default for ServerConfig {
         ServerConfig {
             host: "127.0.0.1".into(),
             port: 6001,
+            unix_socket: String::new(),
+            unix_socket_mode: DEFAULT_MODE.into(),
             path_prefix: String::new(),
             trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
             proxy_protocol: false,
             porch_connections_max: 4096,
+            pending_connections_max: 8192,
+            address_connections_max: 0,
+            address_handshakes_per_s: 0,
             shards: 0,
             backlog: 4096,
             header_timeout_s: 10,
@@ -103,6 +132,14 @@ impl ServerConfig {
 }
 
 impl ServerConfig {
+    /// What `unix_socket_mode` spells, if it spells a mode.
+    pub fn unix_socket_mode_bits(&self) -> Option<u32> {
+        let digits = &self.unix_socket_mode;
+        let is_octal = digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+        let bits = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal);
+        bits.filter(|bits| matches!(digits.len(), 3 | 4) && *bits <= 0o777)
+    }
+
     /// What is wrong with these settings together: the key, and what to do.
     pub(super) fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
@@ -112,6 +149,28 @@ impl ServerConfig {
             {
                 faults.push((format!("trusted_proxies[{index}]"), fault.to_owned()));
             }
+        }
+        let unix_socket = self.unix_socket.as_str();
+        if unix_socket.len() > UNIX_PATH_BYTES_MAX {
+            let text = format!("is longer than the system allows, which is {UNIX_PATH_BYTES_MAX} bytes");
+            faults.push(("unix_socket".into(), text));
+        }
+        if self.unix_socket_mode_bits().is_none() {
+            let text = "must be three or four octal digits as `chmod` has them, such as `0660`";
+            faults.push(("unix_socket_mode".into(), text.into()));
+        }
+        if unix_socket.is_empty() {
+            let text = "does nothing without `server.unix_socket`";
+            if self.unix_socket_mode != DEFAULT_MODE {
+                faults.push(("unix_socket_mode".into(), text.into()));
+            }
+            if let Some(index) = self.trusted_proxies.iter().position(|proxy| proxy == UNIX) {
+                faults.push((format!("trusted_proxies[{index}]"), text.into()));
+            }
+        }
+        if self.forwarded_header != ForwardedHeader::default() && self.trusted_proxies.is_empty() {
+            let text = "does nothing without `server.trusted_proxies`: nobody else is believed";
+            faults.push(("forwarded_header".into(), text.into()));
         }
         if self.proxy_protocol && self.trusted_proxies.iter().all(|text| text == UNIX) {
             let text =

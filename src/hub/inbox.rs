@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::channel::Channel;
 use super::presence::PresenceView;
-use crate::address::Client;
+use crate::address::{Client, Place};
 use crate::app::App;
 use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
@@ -87,6 +87,8 @@ pub struct Arrival<S = TcpStream> {
     pub stream: S,
     /// Who is at its other end.
     pub client: Client,
+    /// Its place among the connections of its address, where they are limited.
+    pub place: Option<Place>,
 }
 
 impl<S> Arrival<S> {
@@ -95,10 +97,15 @@ impl<S> Arrival<S> {
     /// # Errors
     /// What `change` says.
     pub fn try_map<T, E>(self, change: impl FnOnce(S) -> Result<T, E>) -> Result<Arrival<T>, E> {
-        let Arrival { stream, client } = self;
+        let Arrival {
+            stream,
+            client,
+            place,
+        } = self;
         Ok(Arrival {
             stream: change(stream)?,
             client,
+            place,
         })
     }
 }

@@ -72,6 +72,10 @@ pub struct Metrics {
     pub config_refused_total: IntCounter,
     /// How often what the apps used could not be saved, and was kept.
     pub usage_save_failures_total: IntCounter,
+    /// How often the porch became full, and nobody was let in for a while.
+    pub porch_full_total: IntCounter,
+    /// Connections and handshakes that were not counted to their address, for want of room for one more.
+    pub address_uncounted_total: IntCounter,
 }
 
 /// What is true at the moment of a scrape, counted from the structures themselves.
@@ -203,6 +207,14 @@ impl Metrics {
             usage_save_failures_total: node_counter(
                 "usage_save_failures_total",
                 "Attempts in vain to save what the apps used; it is kept and saved later",
+            )?,
+            porch_full_total: node_counter(
+                "porch_full_total",
+                "How often as many connections as may were in what comes before HTTP, and further ones had to wait",
+            )?,
+            address_uncounted_total: node_counter(
+                "address_uncounted_total",
+                "Connections and handshakes that no limit of their address saw: too many addresses were known",
             )?,
             families,
             registry,

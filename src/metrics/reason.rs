@@ -65,6 +65,8 @@ labels! {
         OverQuota = "over_quota",
         /// Refused: this node has as many sockets, or as little memory, as it bears.
         OverCapacity = "over_capacity",
+        /// Refused: too many connections or handshakes of its address.
+        AddressLimit = "address_limit",
         /// Refused: no such path.
         NoSuchPath = "no_such_path",
         /// Refused: a protocol version that is missing, malformed or not spoken here.
@@ -84,6 +86,10 @@ labels! {
         Accept = "accept",
         /// What it was to say first did not come in time: the head of a request, or what is before it.
         Timeout = "timeout",
+        /// It had not asked for anything yet, longest of too many such.
+        Pending = "pending",
+        /// Its address had too many connections; sockets that are told so count as closed.
+        AddressLimit = "address_limit",
         /// It did not begin with a header of the PROXY protocol, or came from nobody who may send one.
         ProxyHeader = "proxy_header",
         /// What arrived was not HTTP, or beyond its limits.

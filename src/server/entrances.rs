@@ -1,35 +1,99 @@
-//! The ways in: which sockets are listened to, whom to believe there, and what comes before HTTP.
+//! The ways in: which sockets are listened on, whom to believe there, and what comes before HTTP.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listener::Entrance;
+use super::listener::{self, Entrance, Listening};
 use super::porch::{Porch, Steps};
-use crate::address::TrustedProxies;
-use crate::config::Config;
+use super::unix_socket::{SocketFile, Taken, listen_at};
+use super::{StartError, bind};
+use crate::address::{AddressLimits, Forwarding, TrustedProxies};
+use crate::config::ServerConfig;
 use crate::node::Node;
 
-/// All ways in. `listener` listens on the port.
-pub(super) fn open(config: &Config, listener: TcpListener, node: &Arc<Node>) -> io::Result<Vec<Entrance>> {
-    let server = &config.server;
-    let trusted = TrustedProxies::of(&server.trusted_proxies);
-    let steps = Steps {
-        proxy_header: server.proxy_protocol.then(|| trusted.clone()),
-    };
-    let porch = match steps.is_any() {
-        true => {
-            let patience = Duration::from_secs(server.header_timeout_s.into());
-            let porch = Porch::open(steps, server.porch_connections_max, patience, node.clone())?;
-            Some(Arc::new(porch))
-        }
-        false => None,
-    };
-    Ok(vec![Entrance {
-        listener,
-        porch,
-        trusted,
-        only_proxies: server.proxy_protocol,
-    }])
+/// All ways in, by which nobody is let in yet.
+pub(super) struct Entrances {
+    port: TcpListener,
+    unix_socket: Option<(TcpListener, SocketFile)>,
+    trusted: TrustedProxies,
+}
+
+impl Entrances {
+    /// Listens: whoever comes waits in the kernel from now on.
+    pub(super) async fn bind(server: &ServerConfig) -> Result<Entrances, StartError> {
+        let settings = "server.host, server.port";
+        let port = bind(&server.host, server.port, server.backlog, settings).await?;
+        let unix_socket = match server.unix_socket.as_str() {
+            "" => None,
+            path => {
+                let failed = |taken: Taken| StartError::UnixSocket {
+                    path: path.to_owned(),
+                    source: taken.into(),
+                };
+                let mode = server.unix_socket_mode_bits().unwrap_or_default();
+                Some(listen_at(Path::new(path), mode, server.backlog).map_err(failed)?)
+            }
+        };
+        Ok(Entrances {
+            port,
+            unix_socket,
+            trusted: TrustedProxies::of(&server.trusted_proxies),
+        })
+    }
+
+    /// The port's.
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.port.local_addr()
+    }
+
+    /// For whom trusted proxies speak.
+    pub(super) fn forwarding(&self, server: &ServerConfig) -> Forwarding {
+        Forwarding::new(self.trusted.clone(), server.forwarded_header)
+    }
+
+    /// Lets everybody in.
+    pub(super) fn open(
+        self,
+        server: &ServerConfig,
+        limits: AddressLimits,
+        node: &Arc<Node>,
+    ) -> io::Result<Listening> {
+        let Entrances {
+            port,
+            unix_socket,
+            trusted,
+        } = self;
+        let steps = Steps {
+            proxy_header: server.proxy_protocol.then(|| trusted.clone()),
+            limits: limits.clone(),
+        };
+        let porch = match steps.is_any() {
+            true => {
+                let patience = Duration::from_secs(server.header_timeout_s.into());
+                let porch = Porch::open(steps, server.porch_connections_max, patience, node.clone())?;
+                Some(Arc::new(porch))
+            }
+            false => None,
+        };
+        let mut entrances = vec![Entrance {
+            listener: port,
+            porch,
+            trusted: trusted.clone(),
+            limits: limits.clone(),
+            only_proxies: server.proxy_protocol,
+            _file: None,
+        }];
+        entrances.extend(unix_socket.map(|(listener, file)| Entrance {
+            listener,
+            porch: None,
+            trusted,
+            limits,
+            only_proxies: false,
+            _file: Some(file),
+        }));
+        listener::start(entrances, node.clone())
+    }
 }

@@ -6,13 +6,13 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_VERSION};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -26,21 +26,20 @@ use super::health::{self, Health};
 use super::reread::Reread;
 use super::router::{Route, route};
 use super::upgrade::{self, Asked, Upgraded, upgrade};
-use crate::address::Client;
+use super::waiting::{CalledOff, Seated, WaitingRoom};
+use crate::address::{AddressLimits, Client, Forwarding};
 use crate::api::Api;
 use crate::app::NotFound;
 use crate::config::ServerConfig;
 use crate::hub::inbox::Arrival;
 use crate::metrics::ConnectionError;
 use crate::node::Node;
-use crate::shard::{Newcomer, Shard};
+use crate::shard::{Doors, Newcomer, Shard};
 
 /// What is left of the patience with idle connections while there are too many.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
 /// Read of a connection before it is known who reads on: room for a browser's handshake with some cookies.
 const FIRST_BYTES_MAX: usize = 4096;
-/// While the server leaves, who has connected and not yet asked has this long to do so.
-const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 type Answered = Response<Full<Bytes>>;
 
@@ -54,6 +53,12 @@ pub(super) struct Gate {
     pub(super) development: bool,
     /// Connections that the process bears.
     pub(super) sockets_max: usize,
+    /// For whom trusted proxies speak.
+    pub(super) forwarding: Forwarding,
+    /// How much one address may have.
+    pub(super) limits: AddressLimits,
+    /// Connections of one shard that may be there without having asked for anything.
+    pub(super) pending_max: usize,
     /// Set when connections are to end after the request in hand.
     pub(super) closing: watch::Receiver<bool>,
 }
@@ -64,12 +69,32 @@ pub(super) struct Gate {
 #[error("the connection has been upgraded")]
 struct LetGo;
 
+/// Who is at the other end of a connection, and how it stands.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) client: Client,
+    /// Its address has too many connections, and this one is to be told so.
+    pub(super) is_beyond: bool,
+}
+
+/// The doors of the shards.
+pub(super) fn doors(gate: Arc<Gate>) -> Doors {
+    Arc::new(move || {
+        let room = WaitingRoom::new(gate.pending_max);
+        let (gate, keeper) = (gate.clone(), gate.clone());
+        let patience = move || keeper.patience(keeper.config.header_timeout_s);
+        tokio::task::spawn_local(room.clone().keep(patience, gate.closing.clone()));
+        Box::new(move |shard, arrival| serve(gate.clone(), &room, shard, arrival))
+    })
+}
+
 /// Serves one connection, on the shard's thread.
-pub(super) fn serve(gate: Arc<Gate>, shard: Rc<Shard>, arrival: Arrival<TcpStream>) {
+fn serve(gate: Arc<Gate>, room: &Rc<WaitingRoom>, shard: Rc<Shard>, arrival: Arrival<TcpStream>) {
+    let seated = room.sit(Instant::now());
     tokio::task::spawn_local(async move {
         let place = Place { shard: Some(shard) };
         // Boxed, so that what HTTP needs is given back before a socket begins its life.
-        if let Some((stream, early, newcomer)) = Box::pin(open(gate, arrival)).await {
+        if let Some((stream, early, newcomer)) = Box::pin(open(gate, seated, arrival)).await {
             place.keep().adopt(stream, &early, newcomer);
         }
     });
@@ -95,28 +120,53 @@ impl Drop for Place {
 }
 
 /// All that comes before a socket. `None`: the connection is over.
-async fn open(gate: Arc<Gate>, arrival: Arrival<TcpStream>) -> Option<(TcpStream, Bytes, Newcomer)> {
-    let Arrival { stream, client } = arrival;
-    let patience = Patience::new(gate.patience(gate.config.header_timeout_s));
-    let first = first_bytes(&gate, &stream, &patience).await;
-    let asked = Asked::first(&first);
+async fn open(
+    gate: Arc<Gate>,
+    seated: Seated,
+    arrival: Arrival<TcpStream>,
+) -> Option<(TcpStream, Bytes, Newcomer)> {
+    let Arrival {
+        stream,
+        client,
+        place,
+    } = arrival;
+    let peer = Peer {
+        client,
+        is_beyond: place.as_ref().is_some_and(|place| place.is_beyond()),
+    };
+    let first = match first_bytes(&stream, &seated).await {
+        Ok(first) => first,
+        Err(why) => {
+            gate.called_off(why, &client);
+            return None;
+        }
+    };
+    let asked = Asked::first(&first, client, &gate.forwarding);
     let at_once = match asked {
         Some((asked, length)) => {
             // Almost always there is nothing to wait for, and nothing is allocated for it.
-            let is_unanswered = match upgrade::is_stranger(&gate, &asked) {
+            let by_address = upgrade::by_address(&gate, &asked, &peer);
+            let is_unanswered = match by_address.is_ok() && upgrade::is_stranger(&gate, &asked) {
                 true => Box::pin(upgrade::introduce(&gate, &asked)).await,
                 false => false,
             };
-            upgrade(&gate, &asked, &client, is_unanswered).map(|upgraded| (upgraded, length))
+            upgrade(&gate, &asked, by_address, is_unanswered).map(|upgraded| (upgraded, length))
         }
         None => None,
     };
     let (stream, early, upgraded) = match at_once {
-        Some((upgraded, length)) => (stream, first.slice(length..), upgraded),
-        None => Box::pin(speak_http(gate, Reread { first, stream }, client, patience)).await?,
+        Some((upgraded, length)) => {
+            drop(seated);
+            (stream, first.slice(length..), upgraded)
+        }
+        None => Box::pin(speak_http(gate, Reread { first, stream }, peer, seated)).await?,
     };
     match upgraded {
-        Upgraded::Socket(newcomer) => Some((stream, early, newcomer)),
+        Upgraded::Socket(mut newcomer) => {
+            // One has it from its connection or, behind a proxy, from what was asked.
+            newcomer.place = newcomer.place.or(place);
+            Some((stream, early, newcomer))
+        }
         Upgraded::Refused(words) => {
             upgrade::refuse(stream, &words).await;
             None
@@ -125,37 +175,43 @@ async fn open(gate: Arc<Gate>, arrival: Arrival<TcpStream>) -> Option<(TcpStream
 }
 
 /// What a connection says first, as far as one read brings it. Nothing: hyper waits on, or meets what is wrong.
-async fn first_bytes(gate: &Gate, stream: &TcpStream, patience: &Patience) -> Bytes {
-    let mut closing = gate.closing.clone();
-    let mut first = Vec::new();
-    tokio::select! {
-        biased;
-        _ = stream.readable() => {
-            first.reserve_exact(FIRST_BYTES_MAX);
-            let _ = stream.try_read_buf(&mut first);
-        }
-        () = tokio::time::sleep_until(patience.until()) => {}
-        _ = closing.wait_for(|closing| *closing) => {}
-    }
-    first.into()
+async fn first_bytes(stream: &TcpStream, seated: &Seated) -> Result<Bytes, CalledOff> {
+    poll_fn(|cx| match stream.poll_read_ready(cx) {
+        Poll::Ready(_) => Poll::Ready(Ok(())),
+        Poll::Pending => seated.poll_called_off(cx).map(Err),
+    })
+    .await?;
+    let mut first = Vec::with_capacity(FIRST_BYTES_MAX);
+    let _ = stream.try_read_buf(&mut first);
+    Ok(first.into())
+}
+
+/// How an HTTP connection ends.
+enum End {
+    /// By itself, with an upgrade or with an error.
+    Itself(hyper::Result<()>),
+    /// Nothing was asked for.
+    CalledOff(CalledOff),
+    /// Nothing more was asked for.
+    Idle,
 }
 
 /// Speaks HTTP until the connection ends (`None`) or is upgraded.
 async fn speak_http(
     gate: Arc<Gate>,
     stream: Reread,
-    client: Client,
-    patience: Patience,
+    peer: Peer,
+    seated: Seated,
 ) -> Option<(TcpStream, Bytes, Upgraded)> {
     let upgraded = Rc::new(RefCell::new(None));
-    let patience = Rc::new(patience);
+    let patience = Rc::new(Patience::new(seated));
     let service = service_fn({
         let (gate, upgraded, patience) = (gate.clone(), upgraded.clone(), patience.clone());
         move |request: Request<Incoming>| {
             let (gate, upgraded, patience) = (gate.clone(), upgraded.clone(), patience.clone());
             Box::pin(async move {
-                patience.deadline.set(None);
-                let answer = match answer(&gate, &client, request).await {
+                patience.asked();
+                let answer = match answer(&gate, &peer, request).await {
                     Answer::Http(answer) => answer,
                     Answer::Upgrade(answer) => {
                         *upgraded.borrow_mut() = Some(answer);
@@ -184,7 +240,6 @@ async fn speak_http(
     let ended = poll_fn(|cx| {
         if !is_closing && asked_to_close.as_mut().poll(cx).is_ready() {
             is_closing = true;
-            patience.wait_at_most(LAST_REQUESTS);
         }
         loop {
             // Who has just come is answered once: a client that is not told to come again later comes at once.
@@ -193,11 +248,14 @@ async fn speak_http(
                 Pin::new(&mut connection).graceful_shutdown();
             }
             if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
-                return Poll::Ready(Some(ended));
+                return Poll::Ready(End::Itself(ended));
             }
             if is_last || !is_closing || !patience.has_answered.get() {
                 break;
             }
+        }
+        if let Poll::Ready(why) = patience.poll_called_off(cx) {
+            return Poll::Ready(End::CalledOff(why));
         }
         // An answer may have brought the deadline nearer than it was.
         if let Some(at) = patience.deadline.get().filter(|at| *at < sleep.deadline()) {
@@ -206,7 +264,7 @@ async fn speak_http(
         // While a request is answered its own limits hold; they end within this time too.
         while sleep.as_mut().poll(cx).is_ready() {
             match patience.deadline.get() {
-                Some(at) if at <= Instant::now() => return Poll::Ready(None),
+                Some(at) if at <= Instant::now() => return Poll::Ready(End::Idle),
                 Some(at) => sleep.as_mut().reset(at),
                 None => sleep
                     .as_mut()
@@ -218,20 +276,15 @@ async fn speak_http(
     .await;
     let upgraded = upgraded.take();
     match ended {
-        Some(Ok(())) => return None,
-        Some(Err(_)) if upgraded.is_some() => {}
-        Some(Err(error)) => {
-            tracing::debug!(%error, "an HTTP connection failed");
+        End::Itself(Ok(())) | End::Idle => return None,
+        End::Itself(Err(_)) if upgraded.is_some() => {}
+        End::Itself(Err(error)) => {
+            tracing::debug!(client = %peer.client, %error, "an HTTP connection failed");
             gate.node.metrics().connection_errors(ConnectionError::Http).inc();
             return None;
         }
-        None => {
-            if !patience.has_answered.get() {
-                gate.node
-                    .metrics()
-                    .connection_errors(ConnectionError::Timeout)
-                    .inc();
-            }
+        End::CalledOff(why) => {
+            gate.called_off(why, &peer.client);
             return None;
         }
     }
@@ -240,6 +293,16 @@ async fn speak_http(
 }
 
 impl Gate {
+    /// Counts a connection that is not waited for any longer.
+    fn called_off(&self, why: CalledOff, client: &Client) {
+        tracing::debug!(%client, ?why, "a connection has asked for nothing");
+        let error = match why {
+            CalledOff::TooLong => ConnectionError::Timeout,
+            CalledOff::TooMany => ConnectionError::Pending,
+        };
+        self.node.metrics().connection_errors(error).inc();
+    }
+
     /// How long a connection may be idle. Less while connections eat up the descriptors kept in reserve.
     fn patience(&self, usual_s: u32) -> Duration {
         let is_crowded = self.node.inboxes().connections() > self.sockets_max;
@@ -253,27 +316,38 @@ impl Gate {
 
 /// How long one connection is waited for.
 struct Patience {
-    /// Until when the next request must have come; none while one is answered.
+    /// Until the first request has come, what is waited for is that.
+    seated: RefCell<Option<Seated>>,
+    /// Until when the next request must have come; none before the first one, and while one is answered.
     deadline: Cell<Option<Instant>>,
     has_answered: Cell<bool>,
 }
 
 impl Patience {
-    fn new(first: Duration) -> Patience {
+    fn new(seated: Seated) -> Patience {
         Patience {
-            deadline: Cell::new(Some(Instant::now() + first)),
+            seated: RefCell::new(Some(seated)),
+            deadline: Cell::new(None),
             has_answered: Cell::new(false),
         }
     }
 
-    /// The deadline, or what is as good as one while a request is answered: now.
-    fn until(&self) -> Instant {
-        self.deadline.get().unwrap_or_else(Instant::now)
+    /// A request has come.
+    fn asked(&self) {
+        self.deadline.set(None);
+        drop(self.seated.take());
     }
 
-    fn wait_at_most(&self, time: Duration) {
-        let latest = Instant::now() + time;
-        self.deadline.set(self.deadline.get().map(|at| at.min(latest)));
+    fn poll_called_off(&self, cx: &mut Context<'_>) -> Poll<CalledOff> {
+        match &*self.seated.borrow() {
+            Some(seated) => seated.poll_called_off(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The deadline, or what is as good as one where there is none: now.
+    fn until(&self) -> Instant {
+        self.deadline.get().unwrap_or_else(Instant::now)
     }
 }
 
@@ -286,11 +360,17 @@ enum Answer {
     Upgrade(Upgraded),
 }
 
-async fn answer(gate: &Gate, client: &Client, request: Request<Incoming>) -> Answer {
-    if let Some(asked) = Asked::of(&request) {
-        let is_unanswered = upgrade::introduce(gate, &asked).await;
-        let upgraded = upgrade(gate, &asked, client, is_unanswered);
+async fn answer(gate: &Gate, peer: &Peer, request: Request<Incoming>) -> Answer {
+    if let Some(asked) = Asked::of(&request, peer.client, &gate.forwarding) {
+        let by_address = upgrade::by_address(gate, &asked, peer);
+        let is_unanswered = by_address.is_ok() && upgrade::introduce(gate, &asked).await;
+        let upgraded = upgrade(gate, &asked, by_address, is_unanswered);
         return upgraded.map_or_else(|| Answer::Http(upgrade_required()), Answer::Upgrade);
+    }
+    if peer.is_beyond {
+        let error = ConnectionError::AddressLimit;
+        gate.node.metrics().connection_errors(error).inc();
+        return Answer::Http(too_many_connections());
     }
     // Shares its bytes with the request, which the API takes.
     let uri = request.uri().clone();
@@ -310,6 +390,15 @@ async fn answer(gate: &Gate, client: &Client, request: Request<Incoming>) -> Ans
     })
 }
 
+fn too_many_connections() -> Answered {
+    let text = r#"{"error":"too many connections from this address","code":429}"#;
+    let mut response = json(StatusCode::TOO_MANY_REQUESTS, text);
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 fn upgrade_required() -> Answered {
     let text =
         r#"{"error":"this path speaks WebSocket (version 13): connect with a Pusher client","code":426}"#;
@@ -319,7 +408,7 @@ fn upgrade_required() -> Answered {
         .insert(hyper::header::UPGRADE, HeaderValue::from_static("websocket"));
     response
         .headers_mut()
-        .insert(hyper::header::CONNECTION, HeaderValue::from_static("upgrade"));
+        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
     response
         .headers_mut()
         .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

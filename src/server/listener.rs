@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -17,7 +17,8 @@ use socket2::SockRef;
 use tokio::net::TcpSocket;
 
 use super::porch::Porch;
-use crate::address::{Client, TrustedProxies};
+use super::unix_socket::SocketFile;
+use crate::address::{AddressLimits, Client, TrustedProxies};
 use crate::hub::inbox::{Arrival, Entry};
 use crate::metrics::ConnectionError;
 use crate::node::Node;
@@ -68,8 +69,11 @@ pub(super) struct Entrance {
     pub(super) porch: Option<Arc<Porch>>,
     /// Which of them are believed when they say for whom they speak.
     pub(super) trusted: TrustedProxies,
-    /// Nobody else may come by it.
+    pub(super) limits: AddressLimits,
+    /// Only trusted proxies may come by it.
     pub(super) only_proxies: bool,
+    /// The file of a Unix socket, which goes with it.
+    pub(super) _file: Option<SocketFile>,
 }
 
 /// Accepts on a thread of its own, which hardly ever runs, until the answer is dropped.
@@ -183,7 +187,22 @@ impl Entrance {
                     .inc();
                 continue;
             }
-            let arrival = Arrival { stream, client };
+            // On the porch it is yet to be seen whom to count.
+            let place = match &self.porch {
+                None => self.limits.enter(&client, Instant::now),
+                Some(_) => Ok(None),
+            };
+            let Ok(place) = place else {
+                node.metrics()
+                    .connection_errors(ConnectionError::AddressLimit)
+                    .inc();
+                continue;
+            };
+            let arrival = Arrival {
+                stream,
+                client,
+                place,
+            };
             match &self.porch {
                 None => {
                     let shard = inboxes.least_loaded();

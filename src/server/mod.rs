@@ -19,8 +19,10 @@ mod porch;
 mod reread;
 mod router;
 mod store;
+mod unix_socket;
 mod upgrade;
 pub mod usage;
+mod waiting;
 mod webhooks;
 
 use std::io;
@@ -41,12 +43,14 @@ use tokio::time::Instant;
 
 use self::admin::AdminState;
 use self::cluster::{Membership, Threads};
+use self::entrances::Entrances;
 use self::follow::Follower;
 use self::health::{Health, Trouble};
 use self::http::Gate;
 use self::listener::Listening;
 use self::usage::MemoryWatch;
 use crate::adapter::Link;
+use crate::address::AddressLimits;
 use crate::api::{Api, ApiConfig};
 use crate::app::{AppStore, StoreError};
 use crate::config::{Config, ConfigError, ConfigSource};
@@ -82,6 +86,14 @@ pub enum StartError {
         /// The settings that say so.
         setting: &'static str,
         /// What the system says.
+        source: io::Error,
+    },
+    /// The Unix socket.
+    #[error("cannot listen on {path}, as server.unix_socket says")]
+    UnixSocket {
+        /// The path asked for.
+        path: String,
+        /// What is in the way.
         source: io::Error,
     },
     /// A metric's name is not legal: the prefix.
@@ -154,20 +166,14 @@ impl Server {
 
     async fn start_joined(config: Config, joined: Option<(Link, Threads)>) -> Result<Server, StartError> {
         let server = &config.server;
-        let listener = bind(
-            &server.host,
-            server.port,
-            server.backlog,
-            "server.host, server.port",
-        )
-        .await?;
+        let entrances = Entrances::bind(server).await?;
         let admin_listener = match &config.admin {
             admin if admin.enabled => {
                 Some(bind(&admin.host, admin.port, 128, "admin.host, admin.port").await?)
             }
             _ => None,
         };
-        let address = listener.local_addr()?;
+        let address = entrances.address()?;
         let admin_address = admin_listener
             .as_ref()
             .map(std::net::TcpListener::local_addr)
@@ -203,6 +209,12 @@ impl Server {
             Some(store) => api.with_store(store.clone()),
             None => api,
         };
+        let limits = AddressLimits::new(
+            server.address_connections_max,
+            server.address_handshakes_per_s,
+            std::time::Instant::now(),
+            metrics.address_uncounted_total.clone(),
+        );
         let gate = Arc::new(Gate {
             node: node.clone(),
             api,
@@ -210,13 +222,16 @@ impl Server {
             config: server.clone(),
             development: config.development(),
             sockets_max,
+            forwarding: entrances.forwarding(server),
+            limits: limits.clone(),
+            pending_max: server.pending_connections_max.div_ceil(shards),
             closing: is_closing,
         });
-        let door: shard::Door = Arc::new(move |shard, stream| http::serve(gate.clone(), shard, stream));
+        let doors = http::doors(gate);
         let shards = (0..shards)
             .map(|index| {
                 let total_max = server.outbox_total_bytes_max;
-                shard::start(index as u16, node.clone(), live.clone(), total_max, door.clone())
+                shard::start(index as u16, node.clone(), live.clone(), total_max, doors.clone())
             })
             .collect::<io::Result<Vec<_>>>()?;
 
@@ -262,7 +277,7 @@ impl Server {
                 )))
             }
         };
-        let listening = listener::start(entrances::open(&config, listener, &node)?, node.clone())?;
+        let listening = entrances.open(&config.server, limits, &node)?;
         let membership = incoming.map(|incoming| Membership::begin(&node, incoming, &health));
         let membership = membership.transpose()?;
         health.started();

@@ -5,7 +5,7 @@
 //! send and a read for each connection.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 
 use super::handshake::{self, Circumstances, Granted};
 use super::health::Trouble;
-use super::http::Gate;
+use super::http::{Gate, Peer};
 use super::router::{Route, route};
-use crate::address::Client;
+use crate::address::{Client, Forwarding, Place};
 use crate::app::NotFound;
 use crate::metrics::{CloseReason, ConnectionError};
 use crate::protocol::code::CloseCode;
@@ -45,25 +45,34 @@ pub(super) struct Asked<'a> {
     path: &'a str,
     query: &'a str,
     origin: Option<&'a [u8]>,
+    /// Who asks, or for whom a trusted proxy does.
+    client: Client,
     /// What is to be proved to have been understood. None: it is no handshake of the version that is spoken here.
     nonce: Option<&'a [u8]>,
 }
 
 impl<'a> Asked<'a> {
     /// `None`: the request asks for something else.
-    pub(super) fn of<B>(request: &'a Request<B>) -> Option<Asked<'a>> {
-        let headers = request.headers().iter();
-        Asked::new(
-            request.method() == Method::GET && request.version() == Version::HTTP_11,
-            (request.uri().path(), request.uri().query().unwrap_or_default()),
-            headers.map(|(name, value)| (name.as_str(), value.as_bytes())),
-        )
+    pub(super) fn of<B>(request: &'a Request<B>, peer: Client, forwarding: &Forwarding) -> Option<Asked<'a>> {
+        let headers = || {
+            let headers = request.headers().iter();
+            headers.map(|(name, value)| (name.as_str(), value.as_bytes()))
+        };
+        let is_http_11_get = request.method() == Method::GET && request.version() == Version::HTTP_11;
+        let target = (request.uri().path(), request.uri().query().unwrap_or_default());
+        let mut asked = Asked::new(is_http_11_get, target, peer, headers())?;
+        asked.client = forwarding.client_of(peer, headers());
+        Some(asked)
     }
 
     /// The same for the first bytes of a connection, with the length of the request, if they hold the whole of a plain
     /// and sound one: GET, HTTP/1.1, without a body. Most connections ask for a socket and for nothing else, and need
     /// not be made ready for HTTP: a third less work in user space for each.
-    pub(super) fn first(bytes: &'a [u8]) -> Option<(Asked<'a>, usize)> {
+    pub(super) fn first(
+        bytes: &'a [u8],
+        peer: Client,
+        forwarding: &Forwarding,
+    ) -> Option<(Asked<'a>, usize)> {
         let mut headers = [httparse::EMPTY_HEADER; FIRST_HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         let Ok(httparse::Status::Complete(length)) = request.parse(bytes) else {
@@ -77,13 +86,16 @@ impl<'a> Asked<'a> {
         let target = request.path.filter(|_| is_plain).filter(is_sound)?;
         let target = target.split_once('?').unwrap_or((target, ""));
         let headers = request.headers.iter().map(|header| (header.name, header.value));
-        let asked = Asked::new(true, target, headers).filter(|asked| asked.nonce.is_some());
-        Some((asked?, length))
+        let mut asked =
+            Asked::new(true, target, peer, headers.clone()).filter(|asked| asked.nonce.is_some())?;
+        asked.client = forwarding.client_of(peer, headers);
+        Some((asked, length))
     }
 
     fn new(
         is_http_11_get: bool,
         (path, query): (&'a str, &'a str),
+        client: Client,
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     ) -> Option<Asked<'a>> {
         let (mut upgrades, mut to_websocket) = (false, false);
@@ -114,6 +126,7 @@ impl<'a> Asked<'a> {
             path,
             query,
             origin,
+            client,
             // The bytes of a body would be taken for frames, or not, as they come: to hyper it is an ordinary request.
             nonce: key.filter(|_| is_http_11_get && version == Some(b"13") && !has_body),
         })
@@ -153,11 +166,30 @@ fn key_of<'a>(gate: &Gate, asked: &Asked<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
+/// The address of who asks has had its share.
+pub(super) struct Limited;
+
+/// Whether the address of who asks may have one more socket now; to be called once for each that is asked for. A place is
+/// there only behind a trusted proxy: who comes by itself has one from its connection.
+pub(super) fn by_address(gate: &Gate, asked: &Asked<'_>, peer: &Peer) -> Result<Option<Place>, Limited> {
+    let Gate { limits, .. } = gate;
+    if peer.is_beyond || !limits.may_shake_hands(&asked.client, Instant::now) {
+        return Err(Limited);
+    }
+    if !peer.client.is_proxy {
+        return Ok(None);
+    }
+    match limits.enter(&asked.client, Instant::now) {
+        Ok(place) if !place.as_ref().is_some_and(Place::is_beyond) => Ok(place),
+        _ => Err(Limited),
+    }
+}
+
 /// Completes the WebSocket handshake whoever asks, after they were introduced. `None`: it is not to be completed.
 pub(super) fn upgrade(
     gate: &Gate,
     asked: &Asked<'_>,
-    client: &Client,
+    by_address: Result<Option<Place>, Limited>,
     is_unanswered: bool,
 ) -> Option<Upgraded> {
     let Some(nonce) = asked.nonce else {
@@ -171,15 +203,16 @@ pub(super) fn upgrade(
         Route::Socket(key) => Some(key),
         _ => None,
     };
-    let decided = match key {
-        None => Err(CloseCode::NoSuchPath),
-        Some(key) => {
+    let decided = match (key, by_address) {
+        (_, Err(Limited)) => Err((CloseCode::OverCapacity, CloseReason::AddressLimit)),
+        (None, Ok(_)) => Err((CloseCode::NoSuchPath, CloseReason::NoSuchPath)),
+        (Some(key), Ok(place)) => {
             let words = handshake::Request {
                 key,
                 query: asked.query,
                 // One that cannot be read is not absent: it is none of those that may be allowed.
                 origin: asked.origin.map(|origin| str::from_utf8(origin).unwrap_or("?")),
-                is_tls: client.is_tls,
+                is_tls: asked.client.is_tls,
             };
             let health = gate.health.state();
             let circumstances = Circumstances {
@@ -189,25 +222,29 @@ pub(super) fn upgrade(
                 strict: gate.config.strict_protocol,
             };
             handshake::decide(&words, gate.node.apps(), circumstances)
+                .map(|granted| (granted, place))
+                .map_err(|code| (code, CloseReason::from(code)))
         }
     };
     let answer = switching_protocols(nonce);
     Some(match decided {
-        Ok(Granted { admission, protocol }) => Upgraded::Socket(Newcomer {
+        Ok((Granted { admission, protocol }, place)) => Upgraded::Socket(Newcomer {
             admission,
             protocol,
             strict: gate.config.strict_protocol,
             answer,
+            client: asked.client,
+            place,
         }),
-        Err(code) => {
+        Err((code, counted_as)) => {
             tracing::debug!(
-                %client,
+                client = %asked.client,
                 code = code.number(),
-                reason = code.reason(),
+                reason = counted_as.as_str(),
                 key,
                 "a socket is refused"
             );
-            gate.node.metrics().closed(CloseReason::from(code)).inc();
+            gate.node.metrics().closed(counted_as).inc();
             let mut words = answer;
             words.extend_from_slice(server::closing_error(code).as_bytes());
             words.extend_from_slice(Frame::close(code).as_bytes());
@@ -264,6 +301,10 @@ mod tests {
         );
     }
 
+    fn read_first(bytes: &str) -> Option<(Asked<'_>, usize)> {
+        Asked::first(bytes.as_bytes(), Client::default(), &Forwarding::default())
+    }
+
     /// Reads bytes both ways, here and with the types of hyper.
     fn read(bytes: &str) -> (Option<Asked<'_>>, bool) {
         let mut headers = [httparse::EMPTY_HEADER; FIRST_HEADERS_MAX];
@@ -280,8 +321,11 @@ mod tests {
             request = request.header(header.name, header.value);
         }
         let request = request.body(()).expect("a request");
-        let first = Asked::first(bytes.as_bytes());
-        let (of, first) = (Asked::of(&request), first.map(|(asked, _)| asked));
+        let first = read_first(bytes);
+        let (of, first) = (
+            Asked::of(&request, Client::default(), &Forwarding::default()),
+            first.map(|(asked, _)| asked),
+        );
         if let Some(first) = &first {
             assert_eq!(of.as_ref(), Some(first), "{bytes}");
         }
@@ -320,12 +364,13 @@ mod tests {
             path: "/app/a",
             query: "b=c?d",
             origin: Some(b"e"),
+            client: Client::default(),
             nonce: Some(b"first"),
         };
         let early = format!("{plain}early");
-        assert_eq!(Asked::first(early.as_bytes()), Some((asked, plain.len())));
+        assert_eq!(read_first(&early), Some((asked, plain.len())));
         for length in 0..plain.len() {
-            assert_eq!(Asked::first(&plain.as_bytes()[..length]), None, "{length}");
+            assert_eq!(read_first(&plain[..length]), None, "{length}");
         }
         for (line, more) in [
             ("POST /app/a HTTP/1.1", ""),
@@ -340,10 +385,10 @@ mod tests {
         }
         for target in ["/app/a?b=<", "/app/a`", "/app/a?b=\"", "/app/a#b", "*", ""] {
             let request = format!("GET {target} HTTP/1.1\r\n{UPGRADE}\r\n");
-            assert_eq!(Asked::first(request.as_bytes()), None, "{target}");
+            assert_eq!(read_first(&request), None, "{target}");
         }
         let many = "A: b\r\n".repeat(FIRST_HEADERS_MAX);
         let many = format!("GET /app/a HTTP/1.1\r\n{many}{UPGRADE}\r\n");
-        assert_eq!(Asked::first(many.as_bytes()), None);
+        assert_eq!(read_first(&many), None);
     }
 }

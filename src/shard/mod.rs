@@ -41,6 +41,7 @@ use self::core::Core;
 pub use self::live::LiveBytes;
 use self::session::Session;
 use self::sockets::Socket;
+use crate::address::{Client, Place};
 use crate::app::Admission;
 use crate::hub::inbox::{Arrival, Entry, ShardIndex};
 use crate::node::Node;
@@ -54,7 +55,10 @@ const ENTRIES_KEPT: usize = 4096;
 const TICK: Duration = Duration::from_secs(1);
 
 /// What is done with a connection before it is a socket: HTTP, up to the upgrade. Called on the shard's thread.
-pub type Door = Arc<dyn Fn(Rc<Shard>, Arrival<TcpStream>) + Send + Sync>;
+pub type Door = Box<dyn Fn(Rc<Shard>, Arrival<TcpStream>)>;
+
+/// Opens a shard's door. Called on the shard's thread, in its runtime.
+pub type Doors = Arc<dyn Fn() -> Door + Send + Sync>;
 
 /// A shard, as seen from the tasks on its own thread.
 pub struct Shard {
@@ -74,6 +78,10 @@ pub struct Newcomer {
     pub strict: bool,
     /// The answer to its handshake, which its greeting follows at once.
     pub answer: Vec<u8>,
+    /// Who it is, for the log.
+    pub client: Client,
+    /// Its place among the connections of its address, where they are limited.
+    pub place: Option<Place>,
 }
 
 /// Starts a shard's thread. It ends after [`Entry::Stop`].
@@ -82,7 +90,7 @@ pub fn start(
     node: Arc<Node>,
     live: LiveBytes,
     live_bytes_max: usize,
-    door: Door,
+    doors: Doors,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(format!("shard-{index}"))
@@ -93,7 +101,7 @@ pub fn start(
                     .build_local(Default::default())?;
                 let core = RefCell::new(Core::new(index, node.clone(), &live, live_bytes_max));
                 let shard = Rc::new(Shard { index, node, core });
-                runtime.block_on(turns(shard, door));
+                runtime.block_on(async { turns(shard, doors()).await });
                 Ok(())
             };
             // A mute shard would go unnoticed: whatever ends its loop against the rules ends the process.
@@ -185,6 +193,8 @@ impl Shard {
             protocol,
             strict,
             answer,
+            client,
+            place,
         } = newcomer;
         let namespace = self.node.namespace(admission.app());
         let mut core = self.core.borrow_mut();
@@ -196,9 +206,10 @@ impl Shard {
                 break id;
             }
         };
+        tracing::debug!(%client, socket_id = %id, app = admission.app().id(), "a socket is open");
         let key = core.insert(answer, |now_s| {
             let session = Session::new(id, namespace, protocol, strict);
-            let mut socket = Socket::new(stream, session, now_s, admission);
+            let mut socket = Socket::new(stream, session, now_s, admission, place);
             socket.unread = (!early.is_empty()).then(|| early.into());
             socket
         });

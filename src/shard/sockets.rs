@@ -27,6 +27,7 @@ use super::run::Run;
 use super::session::Session;
 use super::subscriptions::Subscriptions;
 use super::wire::{send_gathered, send_plain};
+use crate::address::Place;
 use crate::app::{Admission, App};
 use crate::hub::channel::Channel;
 use crate::hub::inbox::{Inboxes, ShardIndex, SocketKey};
@@ -64,10 +65,18 @@ pub(super) struct Socket {
     pub(super) writer: Option<AbortHandle>,
     /// Its place in the app's quota.
     _admission: Admission,
+    /// Its place among the connections of its address, where they are limited.
+    _place: Option<Place>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, session: Session, now_s: u32, admission: Admission) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        session: Session,
+        now_s: u32,
+        admission: Admission,
+        place: Option<Place>,
+    ) -> Self {
         Socket {
             stream,
             session,
@@ -83,6 +92,7 @@ impl Socket {
             has_writer: false,
             writer: None,
             _admission: admission,
+            _place: place,
         }
     }
 

@@ -8,6 +8,7 @@
 mod support;
 
 // From the upgrade to the end.
+mod arrival;
 mod drain;
 mod handshake;
 mod liveness;

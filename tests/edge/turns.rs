@@ -2,6 +2,7 @@
 //! becomes of it does not hang on luck. There is no HTTP here: whoever is connected is a socket at once.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -14,7 +15,7 @@ use fanwire::metrics::Metrics;
 use fanwire::node::{Joiner, Node, Publication};
 use fanwire::protocol::ChannelName;
 use fanwire::protocol::code::CloseCode;
-use fanwire::shard::{self, Door, LiveBytes, Newcomer};
+use fanwire::shard::{self, Doors, LiveBytes, Newcomer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -33,6 +34,7 @@ async fn connection() -> (Raw, Arrival) {
     let served = Arrival {
         stream: served.into_std().expect("nobody waits for it"),
         client: Client::default(),
+        place: None,
     };
     (Raw::of(client), served)
 }
@@ -65,7 +67,7 @@ impl LoneShard {
         let node = Arc::new(Node::new(apps, Inboxes::new(inboxes, mark), metrics));
         let hold: Arc<Mutex<Option<Hold>>> = Arc::default();
         let (next_hold, newcomers_app) = (hold.clone(), app.clone());
-        let door: Door = Arc::new(move |shard, arrival| {
+        let door = move |shard: Rc<shard::Shard>, arrival: Arrival<TcpStream>| {
             if let Some(hold) = next_hold.lock().expect("nobody panicked").take() {
                 hold.is_held.send(()).expect("the test waits for it");
                 // Nothing is ever sent: this ends when the test lets go of the other side.
@@ -77,10 +79,13 @@ impl LoneShard {
                 protocol: 7,
                 strict: false,
                 answer: Vec::new(),
+                client: Client::default(),
+                place: None,
             };
             shard.adopt(arrival.stream, b"", newcomer);
-        });
-        let thread = shard::start(0, node.clone(), LiveBytes::default(), usize::MAX, door);
+        };
+        let doors: Doors = Arc::new(move || Box::new(door.clone()));
+        let thread = shard::start(0, node.clone(), LiveBytes::default(), usize::MAX, doors);
         LoneShard {
             app,
             node,

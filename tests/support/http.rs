@@ -27,6 +27,11 @@ impl Http {
             .await
             .expect("the server listens");
         stream.set_nodelay(true).expect("a socket takes options");
+        Http::over(stream)
+    }
+
+    /// Speaks over any stream.
+    pub(crate) fn over(stream: TcpStream) -> Http {
         Http {
             stream,
             unread: Vec::new(),

@@ -102,6 +102,11 @@ impl Raw {
     pub(crate) fn of(stream: std::io::Result<TcpStream>) -> Raw {
         let stream = stream.expect("the server listens");
         stream.set_nodelay(true).expect("a socket takes options");
+        Raw::over(stream)
+    }
+
+    /// Speaks over any stream.
+    pub(crate) fn over(stream: TcpStream) -> Raw {
         Raw {
             stream,
             unread: Vec::new(),

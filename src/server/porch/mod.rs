@@ -11,13 +11,13 @@ use std::io;
 use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::address::TrustedProxies;
+use crate::address::{AddressLimits, TooMany, TrustedProxies};
 use crate::hub::inbox::{Arrival, Entry};
 use crate::metrics::ConnectionError;
 use crate::node::Node;
@@ -29,6 +29,8 @@ const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Steps {
     /// It begins with a header of the PROXY protocol; after it, these proxies are believed.
     pub(super) proxy_header: Option<TrustedProxies>,
+    /// It is counted to the address that it comes from.
+    pub(super) limits: AddressLimits,
 }
 
 impl Steps {
@@ -43,6 +45,8 @@ impl Steps {
 pub(super) enum Unfit {
     #[error(transparent)]
     Header(#[from] crate::address::proxy_header::Broken),
+    #[error("its address has too many connections")]
+    TooMany(TooMany),
     #[error("the connection was lost on the porch")]
     Lost(#[from] io::Error),
 }
@@ -51,6 +55,7 @@ impl Unfit {
     fn counted_as(&self) -> ConnectionError {
         match self {
             Unfit::Header(_) | Unfit::Lost(_) => ConnectionError::ProxyHeader,
+            Unfit::TooMany(_) => ConnectionError::AddressLimit,
         }
     }
 }
@@ -130,7 +135,10 @@ struct Place(Arc<Floor>);
 
 impl Place {
     fn take(floor: &Arc<Floor>) -> Place {
-        floor.taken.fetch_add(1, Ordering::Relaxed);
+        let before = floor.taken.fetch_add(1, Ordering::Relaxed);
+        if before + 1 == floor.places {
+            floor.node.metrics().porch_full_total.inc();
+        }
         Place(floor.clone())
     }
 
@@ -173,6 +181,10 @@ async fn walk(steps: &Steps, arrival: Arrival) -> Result<Arrival, Unfit> {
         let header = header::read(&mut arrival.stream).await?;
         arrival.client = header::client(&header, arrival.client, trusted);
     }
+    arrival.place = steps
+        .limits
+        .enter(&arrival.client, Instant::now)
+        .map_err(Unfit::TooMany)?;
     Ok(arrival.try_map(TcpStream::into_std)?)
 }
 
