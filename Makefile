@@ -1,10 +1,10 @@
-# The doors of this repository: `make run`, `make test`, `make test-cluster`, `make cost`, `make lint`, `make bench`.
+# The doors of this repository: `make run`, `make test`, `make test-cluster`, `make test-helm`, `make cost`, `make lint`, `make bench`.
 
 # Node.js, where `tests/sdk/install` had to bring its own.
 export PATH := $(CURDIR)/tests/sdk/.bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: run test test-cluster unit sdk cost scale lint bench tools
+.PHONY: run test test-cluster test-helm helm unit sdk cost scale lint bench tools
 
 # The server with its demo app and the demo page on http://127.0.0.1:6001/
 run:
@@ -30,6 +30,19 @@ sdk: tools
 test-cluster: tools
 	cargo test --locked --test faults -- $(FAULTS)
 
+# The chart of `helm/fanwire`: rendered by the real helm, held against the schemas of Kubernetes, given to the server.
+# CHART="Meaning" chooses some by words of their names.
+test-helm:
+	@tests/helm/install
+	cargo build --locked
+	tests/helm/.venv/bin/python -B -m unittest discover --verbose -s tests/helm $(addprefix -k ,$(CHART))
+
+# The chart's schema and the table of its README, written anew when a setting or a value has changed.
+helm:
+	@tests/helm/install
+	cargo build --locked
+	tests/helm/.venv/bin/python helm/generate.py target/debug/fanwire
+
 # What the hot path costs, in allocations, system calls and instructions, against its budgets (tests/cost/budget.rs);
 # COST="allocations --watch trigger" looks into one of them.
 cost: tools
@@ -46,8 +59,8 @@ lint: tools
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; \
 	else echo "!! NOT RUN: cargo deny, which is not installed (cargo install cargo-deny)"; fi
 	@set -e; for file in tests/sdk/*.mjs tests/sdk/node/*.mjs src/server/demo/demo.js; do node --check "$$file"; done
-	@set -e; for file in tests/sdk/install .ci/run loadtest/compare.sh loadtest/peers/*.sh; do bash -n "$$file"; done
-	@tests/sdk/python/.venv/bin/python -m compileall -q -f tests/sdk/python/*.py
+	@set -e; for file in tests/sdk/install tests/helm/install .ci/run loadtest/compare.sh loadtest/peers/*.sh; do bash -n "$$file"; done
+	@tests/sdk/python/.venv/bin/python -m compileall -q -f tests/sdk/python/*.py tests/helm/*.py helm/*.py
 	@if command -v gofmt >/dev/null; then test -z "$$(gofmt -l tests/sdk/go | tee /dev/stderr)"; \
 	else echo "!! NOT RUN: gofmt, which is not installed"; fi
 	@cmp tests/sdk/node/node_modules/pusher-js/dist/web/pusher.min.js src/server/demo/pusher.min.js
