@@ -13,26 +13,29 @@ use std::process::{Child, Command, Stdio};
 
 use fanwire::adapter::config::Driver;
 use fanwire::adapter::redis::RedisUrl;
+use fanwire::config::Config;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use brokers::free_port;
 use brokers::redis::Redis;
 use support::client::{Client, Heard};
-use support::eventually;
 use support::http::{Backend, Http};
+use support::raw::Raw;
 use support::server::{KEY, SECRET, TestServer, app, config};
+use support::{eventually, sign};
 
 const NODES: usize = 3;
 const SOCKET: &str = "/app/key?protocol=7&client=js&version=8.6.0&flash=false";
 
 /// Three nodes of one cluster.
-async fn nodes(redis: &Redis, drain_delay_s: u32) -> Vec<TestServer> {
+async fn nodes(redis: &Redis, change: impl Fn(&mut Config)) -> Vec<TestServer> {
     let mut nodes = Vec::new();
     for _ in 0..NODES {
         let mut config = config([app()]);
         config.server.shards = 1;
-        config.drain.delay_s = drain_delay_s;
+        change(&mut config);
         config.adapter.driver = Driver::Redis;
         config.redis.url = RedisUrl::new(&redis.url());
         nodes.push(TestServer::with_config(config).await);
@@ -144,7 +147,7 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-async fn nginx(nodes: &[TestServer]) -> Proxy {
+async fn nginx(nodes: &[TestServer], more: &[(&str, &str)]) -> Proxy {
     // What only a system's own nginx has: a folder in which it may write, and so many open files.
     let changes = [
         ("listen 80;", "listen ADDRESS;"),
@@ -156,6 +159,7 @@ async fn nginx(nodes: &[TestServer]) -> Proxy {
              fastcgi_temp_path FOLDER/f; uwsgi_temp_path FOLDER/u; scgi_temp_path FOLDER/s;\n",
         ),
     ];
+    let changes = [&changes, more].concat();
     Proxy::start("nginx/nginx.conf", nodes, &changes, |config| {
         let mut command = Command::new("nginx");
         let folder = config.parent().expect("a folder");
@@ -176,9 +180,10 @@ async fn nginx(nodes: &[TestServer]) -> Proxy {
     .await
 }
 
-async fn haproxy(nodes: &[TestServer]) -> Proxy {
+async fn haproxy(file: &str, nodes: &[TestServer], more: &[(&str, &str)]) -> Proxy {
     let changes = [("bind :80\n", "bind ADDRESS\n"), ("maxconn 50000", "maxconn 500")];
-    Proxy::start("haproxy/haproxy.cfg", nodes, &changes, |config| {
+    let changes = [&changes, more].concat();
+    Proxy::start(&format!("haproxy/{file}"), nodes, &changes, |config| {
         let mut command = Command::new("haproxy");
         command.arg("-db").arg("-f").arg(config);
         command
@@ -232,8 +237,8 @@ async fn behaves_like_one_server(proxy: &Proxy, nodes: &[TestServer]) -> Vec<Cli
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_behind_nginx_are_one_server_and_one_that_is_gone_is_passed_over() {
     let redis = Redis::start();
-    let mut nodes = nodes(&redis, 0).await;
-    let proxy = nginx(&nodes).await;
+    let mut nodes = nodes(&redis, |_| {}).await;
+    let proxy = nginx(&nodes, &[]).await;
     let mut clients = behaves_like_one_server(&proxy, &nodes).await;
 
     nodes.pop().expect("three nodes").drain().await;
@@ -249,8 +254,8 @@ async fn three_nodes_behind_nginx_are_one_server_and_one_that_is_gone_is_passed_
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_behind_haproxy_are_one_server_and_a_draining_one_gets_nobody() {
     let redis = Redis::start();
-    let mut nodes = nodes(&redis, 8).await;
-    let proxy = haproxy(&nodes).await;
+    let mut nodes = nodes(&redis, |config| config.drain.delay_s = 8).await;
+    let proxy = haproxy("haproxy.cfg", &nodes, &[]).await;
     let mut clients = behaves_like_one_server(&proxy, &nodes).await;
 
     // The probes are asked once a second: long before the drain's delay is over, HAProxy has turned to the others.
@@ -305,4 +310,149 @@ async fn stayed(clients: &mut Vec<Client>) -> Vec<Client> {
         }
     }
     stayed
+}
+
+/// The first thing that somebody at this address hears who asks for a socket with these headers: the event, and the code
+/// of an error.
+async fn first_heard(
+    proxy: &Proxy,
+    from: [u8; 4],
+    target: &str,
+    headers: &str,
+) -> (Raw, String, serde_json::Value) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(SocketAddr::from((from, 0)))
+        .expect("all of 127/8 is here");
+    let mut raw = Raw::of(socket.connect(proxy.address).await)
+        .upgraded(target, headers)
+        .await;
+    let first = raw.next().await;
+    let event = first["event"].as_str().expect("an event has a name").to_owned();
+    (raw, event, first["data"]["code"].clone())
+}
+
+/// Each of two clients has a limit of its own, and what they claim changes nothing.
+async fn tells_clients_apart(proxy: &Proxy) {
+    let (one, other) = ([127, 0, 0, 2], [127, 0, 0, 3]);
+    let (_first, event, _) = first_heard(proxy, one, SOCKET, "").await;
+    assert_eq!(event, "pusher:connection_established");
+    for spoof in [
+        "",
+        "X-Forwarded-For: 127.0.0.9\r\n",
+        "Forwarded: for=127.0.0.9\r\n",
+    ] {
+        let (_second, event, code) = first_heard(proxy, one, SOCKET, spoof).await;
+        assert_eq!((event.as_str(), code), ("pusher:error", json!(4100)), "{spoof}");
+    }
+    let (_other, event, _) = first_heard(proxy, other, SOCKET, "").await;
+    assert_eq!(event, "pusher:connection_established");
+}
+
+fn one_connection_each(config: &mut Config) {
+    config.server.trusted_proxies = vec!["127.0.0.1".into()];
+    config.server.address_connections_max = 1;
+}
+
+/// One node that stands for all three.
+async fn node(change: impl FnOnce(&mut Config)) -> Vec<TestServer> {
+    let mut config = config([app()]);
+    change(&mut config);
+    vec![TestServer::with_config(config).await]
+}
+
+/// The other two lines of an example are taken out.
+const ALONE_IN_NGINX: [(&str, &str); 2] = [
+    ("server fanwire-2:6001 max_fails=1 fail_timeout=5s;", ""),
+    ("server fanwire-3:6001 max_fails=1 fail_timeout=5s;", ""),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_nginx_clients_are_told_apart_by_what_it_adds() {
+    let nodes = node(one_connection_each).await;
+    let proxy = nginx(&nodes, &ALONE_IN_NGINX).await;
+    tells_clients_apart(&proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_nginx_an_app_for_tls_only_hears_that_it_was_none() {
+    let nodes = node(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.1".into()];
+        config.apps[0].tls_only = true;
+    })
+    .await;
+    let claim = "X-Forwarded-Proto: https\r\n";
+    let proxy = nginx(&nodes, &ALONE_IN_NGINX).await;
+    let (_raw, event, code) = first_heard(&proxy, [127, 0, 0, 2], SOCKET, claim).await;
+    assert_eq!((event.as_str(), code), ("pusher:error", json!(4000)));
+    // The same with a proxy that was spoken to over TLS.
+    let says_tls = ("X-Forwarded-Proto $scheme;", "X-Forwarded-Proto https;");
+    let proxy = nginx(&nodes, &[&ALONE_IN_NGINX[..], &[says_tls]].concat()).await;
+    let (_raw, event, _) = first_heard(&proxy, [127, 0, 0, 2], SOCKET, "").await;
+    assert_eq!(event, "pusher:connection_established");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_haproxy_below_http_three_nodes_know_their_clients() {
+    let redis = Redis::start();
+    let nodes = nodes(&redis, |config| {
+        config.server.proxy_protocol = true;
+        config.server.trusted_proxies = vec!["127.0.0.1".into()];
+    })
+    .await;
+    let proxy = haproxy("tcp.cfg", &nodes, &[]).await;
+    behaves_like_one_server(&proxy, &nodes).await;
+    for node in &nodes {
+        let errors = node
+            .metric("connection_errors_total", &["error_type=\"proxy_header\""])
+            .await;
+        assert_eq!(errors, 0, "its checks send the header too");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_haproxy_below_http_clients_are_told_apart_by_the_header() {
+    let nodes = node(|config| {
+        one_connection_each(config);
+        config.server.proxy_protocol = true;
+    })
+    .await;
+    let lines = |number| format!("    server fanwire-{number} fanwire-{number}:6001 send-proxy-v2 check");
+    let alone = [
+        (lines(2), format!("#{}", lines(2))),
+        (lines(3), format!("#{}", lines(3))),
+    ];
+    let alone = alone.each_ref().map(|(from, to)| (from.as_str(), to.as_str()));
+    let proxy = haproxy("tcp.cfg", &nodes, &alone).await;
+    tells_clients_apart(&proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_a_path_a_proxy_may_pass_the_prefix_on_or_take_it_away() {
+    let nodes = node(|config| config.server.path_prefix = "/ws".into()).await;
+    let strips = (
+        "location / {\n            proxy_pass http://fanwire;",
+        "location /ws/ {\n            proxy_pass http://fanwire/;",
+    );
+    // Probes, such as the one that this test waits with, have no prefix.
+    let and_probes = (
+        "        location /ws/ {",
+        "        location /up {\n proxy_pass http://fanwire;\n }\n        location /ws/ {",
+    );
+    let passes = nginx(&nodes, &ALONE_IN_NGINX).await;
+    let takes = nginx(&nodes, &[&ALONE_IN_NGINX[..], &[strips, and_probes]].concat()).await;
+    for proxy in [&passes, &takes] {
+        let mut client = Client::connect(proxy.address, &format!("/ws{SOCKET}")).await;
+        client.subscribe("news").await;
+        let mut backend = proxy.backend().await;
+        // Official SDKs sign the path that they are given, or the one below it.
+        for signed in ["/ws/apps/1/events", "/apps/1/events"] {
+            let body = json!({ "name": "n", "channel": "news", "data": "d" }).to_string();
+            let query = sign::signed_query(KEY, SECRET, "POST", signed, "", &body);
+            let target = format!("/ws/apps/1/events?{query}");
+            let answer = backend.http.ask("POST", &target, &body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(client.next().await["event"], "n");
+        }
+    }
 }

@@ -230,3 +230,8 @@ fn apps() {
 fn webhooks() {
     run("webhooks.md");
 }
+
+#[test]
+fn proxies() {
+    run("proxies.md");
+}
