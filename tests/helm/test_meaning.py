@@ -27,6 +27,8 @@ from support import (
 
 # What leaving takes at most beside delay and drain, as the server says it.
 LEAVING_S = int(re.search(r"LEAVING_S: u32 = (\d+);", (ROOT / "src/config/drain.rs").read_text())[1])
+# And what is before the signal.
+SPARE_S = 5
 
 
 def pods(manifests):
@@ -177,7 +179,7 @@ class Meaning(unittest.TestCase):
         spec = server(manifests)["spec"]
         draining = drain["delay_s"] + drain["drain_s"]
         grace = spec["template"]["spec"]["terminationGracePeriodSeconds"]
-        given = values_of(name).get("terminationGracePeriodSeconds", draining + LEAVING_S)
+        given = values_of(name).get("terminationGracePeriodSeconds", draining + LEAVING_S + SPARE_S)
         self.assertEqual(grace, given)
         self.assertGreaterEqual(grace, draining + LEAVING_S)
         self.assertGreater(spec["progressDeadlineSeconds"], spec["minReadySeconds"])
@@ -191,7 +193,7 @@ class Meaning(unittest.TestCase):
     def test_a_pod_that_sleeps_before_it_leaves_has_the_time_for_that_too(self):
         sleeps = merged(MINIMAL, {"lifecycle": {"preStop": {"sleep": {"seconds": 7}}}})
         spec = server(rendered(sleeps))["spec"]["template"]["spec"]
-        self.assertEqual(spec["terminationGracePeriodSeconds"], 5 + 30 + 7 + LEAVING_S)
+        self.assertEqual(spec["terminationGracePeriodSeconds"], 5 + 30 + 7 + LEAVING_S + SPARE_S)
 
     @every_set
     def test_a_budget_lets_pods_go(self, _, manifests):

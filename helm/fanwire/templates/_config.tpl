@@ -26,14 +26,15 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Seconds that a pod may take to leave: see docs/rolling-deploys.md. */}}
+{{/* Seconds in which a pod sends its sockets away. */}}
 {{- define "fanwire.drain" -}}
 {{- add (dig "drain" "delay_s" 0 .Values.config) (dig "drain" "drain_s" 10 .Values.config) -}}
 {{- end -}}
 
+{{/* What leaving takes at most (20, see docs/rolling-deploys.md), and a little for what is before the signal. */}}
 {{- define "fanwire.grace" -}}
 {{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
-{{- add (include "fanwire.drain" .) (dig "preStop" "sleep" "seconds" 0 .Values.lifecycle) 20 -}}
+{{- add (include "fanwire.drain" .) (dig "preStop" "sleep" "seconds" 0 .Values.lifecycle) 20 5 -}}
 {{- else -}}
 {{- .Values.terminationGracePeriodSeconds | int64 -}}
 {{- end -}}
