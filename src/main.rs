@@ -7,11 +7,13 @@
 
 mod allocator;
 mod console;
+mod farewell;
 mod welcome;
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -20,10 +22,12 @@ use fanwire::checkup::Report;
 use fanwire::config::{Config, ConfigError, ConfigSource, LogConfig, LogFormat, LogLevel};
 use fanwire::doctor::examine;
 use fanwire::server::Server;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use self::farewell::{Signals, leave};
 
 /// A self-hosted, drop-in replacement for Pusher Channels.
 ///
@@ -240,14 +244,17 @@ fn start(config: Config, source: ConfigSource) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control threads")?;
-    control.block_on(serve(config, source))
+    let served = control.block_on(serve(config, source));
+    // What is under way somewhere and does not end is not waited for.
+    control.shutdown_background();
+    served
 }
 
-/// Serves until a signal asks to leave, then drains; a second signal does not wait for that. SIGHUP has the configuration
-/// read again.
+/// Serves until a signal asks to leave, then drains. SIGHUP has the configuration read again.
 async fn serve(config: Config, source: ConfigSource) -> anyhow::Result<()> {
     let mut signals = Signals::register().context("cannot listen for signals")?;
     let (development, prefix) = (config.development(), config.server.path_prefix.clone());
+    let longest = Duration::from_secs(config.drain.longest_s().into());
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let mut server = Server::start(config).await?;
     server.follow(source);
@@ -270,33 +277,7 @@ async fn serve(config: Config, source: ConfigSource) -> anyhow::Result<()> {
             }
         }
     };
-    tracing::info!(signal, "asked to leave");
-    tracing::info!("draining; a second signal ends the process at once");
-    tokio::select! {
-        () = server.drain() => Ok(()),
-        signal = signals.next() => {
-            tracing::warn!(signal, "asked again: leaving at once");
-            std::process::exit(1)
-        }
-    }
-}
-
-/// The signals that ask the server to leave. Registered before it serves: none may end the process undrained.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn register() -> std::io::Result<Signals> {
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Signals { terminate, interrupt })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
+    tracing::info!(signal, "asked to leave; a second signal hurries");
+    leave(server, signals, longest).await;
+    Ok(())
 }

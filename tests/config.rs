@@ -190,7 +190,10 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
         ("apps[0].channels[0].pattern", _) => of_text("private-7"),
         ("apps[0].webhooks[0].url", _) => of_text("http://7.example/"),
         ("apps[0].webhooks[0].event_types[0]", _) => of_text("member_added"),
-        ("webhooks.block[0]" | "webhooks.allow[0]" | "server.trusted_proxies[0]", _) => of_text("7.0.0.0/8"),
+        (
+            "webhooks.block[0]" | "webhooks.allow[0]" | "server.trusted_proxies[0]" | "admin.actions_from[0]",
+            _,
+        ) => of_text("7.0.0.0/8"),
         ("redis.url", _) => of_text("rediss://[::1]:7"),
         ("store.url", _) => of_text("sqlite:///7"),
         // Looks like a number, and must stay text.

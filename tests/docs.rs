@@ -227,6 +227,11 @@ fn apps() {
 }
 
 #[test]
+fn rolling_deploys() {
+    run("rolling-deploys.md");
+}
+
+#[test]
 fn webhooks() {
     run("webhooks.md");
 }

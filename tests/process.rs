@@ -1,4 +1,5 @@
-//! The process from outside: it says where it serves, drains at a signal, and leaves at once at a second one.
+//! The process from outside: it says where it serves, drains at a signal, hurries at a second one, and
+//! leaves at once at a third.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -109,11 +110,45 @@ fn it_serves_where_it_says_and_drains_at_sigterm() {
     }
 }
 
+/// Waits for the close frame of the server, and does not answer it.
+fn closed(stream: &mut TcpStream) -> u16 {
+    let mut head = [0; 2];
+    loop {
+        stream.read_exact(&mut head).expect("a frame before the end");
+        let mut payload = vec![0; usize::from(head[1])];
+        stream.read_exact(&mut payload).expect("a short frame");
+        if head[0] == 0x88 {
+            return u16::from_be_bytes([payload[0], payload[1]]);
+        }
+    }
+}
+
 #[test]
-fn a_second_signal_does_not_wait_for_the_drain() {
-    let mut process = Process::start(&[("FANWIRE_DRAIN__DELAY_S", "3600")]);
+fn a_second_signal_shortens_the_drain() {
+    let mut process = Process::start(&[
+        ("FANWIRE_DRAIN__DELAY_S", "3600"),
+        ("FANWIRE_DRAIN__DRAIN_S", "3600"),
+    ]);
+    let mut socket = greeted(process.address, "app-key").expect("it is let in");
     process.signal(Signal::INT);
-    entry(&mut process.log, "asked to leave");
+    entry(&mut process.log, "asked to leave; a second signal hurries");
+    process.signal(Signal::TERM);
+    assert_eq!(closed(&mut socket), 4200);
+    assert_eq!(process.leaves().code(), Some(0));
+}
+
+#[test]
+fn a_third_signal_ends_it_at_once() {
+    let mut process = Process::start(&[("FANWIRE_DRAIN__DELAY_S", "3600")]);
+    // Which keeps it from being over at the second one.
+    let _mute = greeted(process.address, "app-key").expect("it is let in");
+    process.signal(Signal::TERM);
+    entry(&mut process.log, "asked to leave; a second signal hurries");
+    process.signal(Signal::TERM);
+    entry(
+        &mut process.log,
+        "asked again: closing what is left over a second; a third signal ends it at once",
+    );
     process.signal(Signal::TERM);
     assert_eq!(process.leaves().code(), Some(1));
 }
@@ -171,8 +206,8 @@ fn it_serves_at_every_log_level() {
     }
 }
 
-/// The answer to a handshake for this key: whether it was let in.
-fn lets_in(address: SocketAddr, key: &str) -> bool {
+/// The answer to a handshake for this key: a socket that was greeted, if it was let in.
+fn greeted(address: SocketAddr, key: &str) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).expect("the server accepts");
     let request = format!(
         "GET /app/{key}?protocol=7 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -185,13 +220,18 @@ fn lets_in(address: SocketAddr, key: &str) -> bool {
         let read = stream.read(&mut bytes).expect("the server answers");
         heard.extend_from_slice(&bytes[..read]);
         let text = String::from_utf8_lossy(&heard);
-        if text.contains("pusher:connection_established") {
-            return true;
+        // The greeting is one message, which ends with the brace of its envelope.
+        if text.contains("pusher:connection_established") && text.ends_with('}') {
+            return Some(stream);
         }
         if text.contains("pusher:error") || read == 0 {
-            return false;
+            return None;
         }
     }
+}
+
+fn lets_in(address: SocketAddr, key: &str) -> bool {
+    greeted(address, key).is_some()
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) fn contradictions(config: &Config) -> Found {
     found.extend(unreachable_apps(config));
     found.extend(hasty_webhooks(config));
     found.extend(unreachable_brokers(config));
+    let admin = config.admin.faults().into_iter();
+    found.extend(admin.map(|(key, text)| (KeyPath::new("admin").key(&key), text)));
     let door = config.server.faults().into_iter();
     found.extend(door.map(|(key, text)| (KeyPath::new("server").key(&key), text)));
     found.extend(
@@ -312,6 +314,10 @@ mod tests {
                 "server.unix_socket",
             ),
             (json!({"admin": {"host": ""}}), "admin.host"),
+            (
+                json!({"admin": {"actions_from": ["10.0.0.0/8", "localhost"]}}),
+                "admin.actions_from[1]",
+            ),
             (json!({"adapter": {"prefix": ""}}), "adapter.prefix"),
             (json!({"adapter": {"prefix": "a..b"}}), "adapter.prefix"),
             (json!({"adapter": {"prefix": "a{b}"}}), "adapter.prefix"),

@@ -19,6 +19,7 @@ use super::channel::Channel;
 use super::presence::PresenceView;
 use crate::address::{Client, Place};
 use crate::app::App;
+use crate::metrics::CloseReason;
 use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
@@ -68,12 +69,14 @@ pub enum Entry {
     CloseAll(Arc<Channel>, CloseCode),
     /// Close every socket of this app, for as long as nobody may be connected to it.
     CloseApp(Arc<App>),
-    /// Close this many established sockets, whichever they are: draining.
+    /// Close this many established sockets, in turn: nobody a second time before all others had theirs.
     Shed {
         /// How many at most.
         count: usize,
         /// The code they are closed with.
         code: CloseCode,
+        /// What it is counted as.
+        reason: CloseReason,
     },
     /// End the thread; what is still open is dropped.
     Stop,

@@ -53,6 +53,8 @@ labels! {
         Reconnect = "reconnect",
         /// The node is going down.
         Drain = "drain",
+        /// An operator had the node shed some of its sockets, for others to take them.
+        Shed = "shed",
         /// It neither signed in nor subscribed with a signature in time.
         AuthTimeout = "auth_timeout",
         /// Refused: the app accepts TLS only.

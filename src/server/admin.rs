@@ -1,21 +1,25 @@
-//! The operators' own port: health, `/metrics`, `/usage`. On the control runtime, never on a shard, so that
-//! a scrape delays no broadcast and full shards hide nothing from a probe.
+//! The operators' own port: health, `/metrics`, `/usage`, and what they have the node do (`/drain`, `/shed`). On the
+//! control runtime, never on a shard, so that a scrape delays no broadcast and full shards hide nothing from a probe.
 //!
 //! There is no authentication: the port is for loopback or the cluster's inner network, and nothing behind
-//! it tells a secret or changes anything. It is bounded all the same: connections wait in the listener's
-//! backlog while [`Limits::connections_max`] are served, and none is served for longer than
+//! it tells a secret; who may have the node do something is in `actions.rs`. It is bounded all the same: connections
+//! wait in the listener's backlog while [`Limits::connections_max`] are served, and none is served for longer than
 //! [`Limits::connection_max`]. Each carries one request; a scrape or a probe every few seconds gains
 //! nothing from keeping it, and idle ones would take the place of others.
 //!
 //! Not here: the public port's copy of the health paths (its router calls `health::answer` as well).
 
+mod actions;
+
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -27,14 +31,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
+pub use self::actions::Action;
 use super::health::{self, Health};
 use super::usage::Memory;
+use crate::app::NotFound;
 use crate::metrics::{Metrics, Snapshot, TEXT_CONTENT_TYPE};
 
 const JSON: &str = "application/json";
+/// What is under way when the server stops may take so long.
+pub(super) const STOP_MAX: Duration = Duration::from_secs(1);
 
-/// Looks an app up by id, without I/O: whether it is switched on, or `None` if there is none.
-pub type AppEnabled = dyn Fn(&str) -> Option<bool> + Send + Sync;
+/// Whether the app that is asked for at a path is switched on, as [`health::app_asked_for`] answers it.
+pub type AppAsked = dyn Fn(String) -> BoxFuture<'static, Result<bool, NotFound>> + Send + Sync;
+/// Does what an operator asks for. The answer is what that comes to, or why it cannot be done now.
+pub type Act = dyn Fn(Action) -> Result<serde_json::Value, String> + Send + Sync;
 
 /// What the port shows.
 pub struct AdminState {
@@ -43,7 +53,11 @@ pub struct AdminState {
     /// The state behind the probes.
     pub health: Arc<Health>,
     /// For `/up/APP_ID`.
-    pub app_enabled: Box<AppEnabled>,
+    pub app: Box<AppAsked>,
+    /// For `/drain` and `/shed`.
+    pub act: Box<Act>,
+    /// Whether somebody at this address may have something done.
+    pub may_act: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     /// Counts what is true now, for the gauges; called by each scrape, on a thread that may be held.
     pub snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
 }
@@ -67,7 +81,7 @@ impl Default for Limits {
             connections_max: 64,
             head_max: Duration::from_secs(5),
             connection_max: Duration::from_secs(30),
-            stop_max: Duration::from_secs(1),
+            stop_max: STOP_MAX,
         }
     }
 }
@@ -87,8 +101,8 @@ pub async fn serve(
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < limits.connections_max => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_one(stream, state.clone(), limits));
+                Ok((stream, from)) => {
+                    connections.spawn(serve_one(stream, from.ip(), state.clone(), limits));
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
@@ -115,10 +129,10 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn serve_one(stream: TcpStream, state: Arc<AdminState>, limits: Limits) {
+async fn serve_one(stream: TcpStream, from: IpAddr, state: Arc<AdminState>, limits: Limits) {
     let service = service_fn(move |request| {
         let state = state.clone();
-        async move { Ok::<_, Infallible>(respond(&request, state).await) }
+        async move { Ok::<_, Infallible>(respond(&request, from, state).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -131,24 +145,23 @@ async fn serve_one(stream: TcpStream, state: Arc<AdminState>, limits: Limits) {
 }
 
 /// hyper leaves the body out by itself where the method is HEAD.
-async fn respond(request: &Request<Incoming>, state: Arc<AdminState>) -> Response<Full<Bytes>> {
+async fn respond(request: &Request<Incoming>, from: IpAddr, state: Arc<AdminState>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
+    if let Some(asked) = Action::asked(path, request.uri().query()) {
+        return act(request, from, asked, &state);
+    }
     let page = match path {
         "/metrics" => Page::Metrics {
             json: wants_json(request.uri().query()),
         },
         "/usage" => Page::Usage,
-        _ => match health::answer(path, &state.health, &state.app_enabled) {
+        _ => match health::answer(path, &state.health, (state.app)(path.to_owned()).await) {
             Some(answer) => Page::Health(answer),
             None => return error(StatusCode::NOT_FOUND, "no such path"),
         },
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+        return not_allowed("only GET and HEAD", "GET, HEAD");
     }
     match page {
         Page::Health(answer) => response(answer.status, answer.content_type, answer.body.into_owned()),
@@ -164,6 +177,41 @@ async fn respond(request: &Request<Incoming>, state: Arc<AdminState>) -> Respons
             .await
             .unwrap_or_else(|_| error(StatusCode::INTERNAL_SERVER_ERROR, "the scrape failed")),
     }
+}
+
+/// Has the node do what is asked for, if whoever asks may have that done.
+fn act(
+    request: &Request<Incoming>,
+    from: IpAddr,
+    asked: Result<Action, String>,
+    state: &AdminState,
+) -> Response<Full<Bytes>> {
+    if request.method() != Method::POST {
+        return not_allowed("only POST", "POST");
+    }
+    if actions::is_of_a_page(request.headers()) {
+        return error(
+            StatusCode::FORBIDDEN,
+            "not from a page in a browser: use curl -X POST",
+        );
+    }
+    if !(state.may_act)(from) {
+        let text = format!("not from {from}: admin.actions_from names who may, beside the machine itself");
+        return error(StatusCode::FORBIDDEN, &text);
+    }
+    match asked.map(|action| (state.act)(action)) {
+        Ok(Ok(done)) => response(StatusCode::ACCEPTED, JSON, done.to_string()),
+        Ok(Err(text)) => error(StatusCode::CONFLICT, &text),
+        Err(text) => error(StatusCode::BAD_REQUEST, &text),
+    }
+}
+
+fn not_allowed(text: &str, allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, text);
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 enum Page {

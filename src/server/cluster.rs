@@ -25,7 +25,7 @@ const SYNC_MAX: Duration = Duration::from_secs(5);
 /// How often it is looked whether a node that does not fit the others fits by now.
 const LOOK: Duration = Duration::from_millis(500);
 /// So long a goodbye may take.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
+pub(super) const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 /// Threads for the adapter, the relay and the roster.
 const THREADS: usize = 2;

@@ -9,6 +9,9 @@
 //! sockets. The same holds for the store of apps: those that are known are served on. The body of `/ready` says how
 //! both are.
 //!
+//! One question is about an app, `/up/APP_ID`, and is answered on each port the same way: where the store has to be
+//! asked, as for any call that names the app, with the same bounds.
+//!
 //! Not here: what counts as too much memory or too many sockets (`server/mod.rs` watches them); methods and
 //! the rest of HTTP (`server/admin.rs` and the public router).
 
@@ -20,6 +23,7 @@ use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
+use crate::app::{Apps, NotFound};
 use crate::metrics::{ClusterSnapshot, StoreSnapshot};
 
 const JSON: &str = "application/json";
@@ -242,9 +246,8 @@ pub struct Answer {
     pub content_type: &'static str,
 }
 
-/// Answers a probe at `path`, or `None` if that is no path of ours. `app_enabled` looks an app up by id,
-/// without any I/O: `None` if there is none, else whether it is switched on.
-pub fn answer(path: &str, health: &Health, app_enabled: impl Fn(&str) -> Option<bool>) -> Option<Answer> {
+/// Answers a probe at `path`, or `None` if that is no path of ours. `app` is what [`app_asked_for`] says of it.
+pub fn answer(path: &str, health: &Health, app: Result<bool, NotFound>) -> Option<Answer> {
     let state = health.state();
     let ready = || state.phases().collect::<Vec<_>>();
     Some(match path {
@@ -261,13 +264,17 @@ pub fn answer(path: &str, health: &Health, app_enabled: impl Fn(&str) -> Option<
             probed("accept_traffic", causes.collect(), [])
         }
         _ => {
-            let app_id = app_asked_for(path)?;
+            app_id(path)?;
             let mut causes = ready();
-            match app_enabled(&app_id) {
-                None => up(StatusCode::NOT_FOUND, vec!["no_such_app"]),
-                Some(true) => up(yes_or_no(state.is_ready()), causes),
-                Some(false) => {
+            match app {
+                Ok(true) => up(yes_or_no(state.is_ready()), causes),
+                Ok(false) => {
                     causes.push("app_disabled");
+                    up(StatusCode::SERVICE_UNAVAILABLE, causes)
+                }
+                Err(NotFound::Unknown) => up(StatusCode::NOT_FOUND, vec!["no_such_app"]),
+                Err(NotFound::Unavailable) => {
+                    causes.push("store_unavailable");
                     up(StatusCode::SERVICE_UNAVAILABLE, causes)
                 }
             }
@@ -275,8 +282,18 @@ pub fn answer(path: &str, health: &Health, app_enabled: impl Fn(&str) -> Option<
     })
 }
 
-/// The id of the app whose health is asked for at this path, if it is one.
-pub fn app_asked_for(path: &str) -> Option<Cow<'_, str>> {
+/// Whether the app whose health is asked for at `path` is switched on. For other paths nobody looks, and the answer is
+/// that there is none.
+///
+/// # Errors
+/// There is no such app, or nobody can say.
+pub async fn app_asked_for(path: &str, apps: &Apps) -> Result<bool, NotFound> {
+    let id = app_id(path).ok_or(NotFound::Unknown)?;
+    let app = apps.find_by_id(&id).await?;
+    Ok(app.settings().config.enabled)
+}
+
+fn app_id(path: &str) -> Option<Cow<'_, str>> {
     let id = path.strip_prefix("/up/").filter(|id| !id.contains('/'))?;
     percent_decode_str(id).decode_utf8().ok()
 }
@@ -325,12 +342,14 @@ fn yes_or_no(yes: bool) -> StatusCode {
 mod tests {
     use super::*;
 
-    fn app_enabled(id: &str) -> Option<bool> {
-        match id {
-            "on" | "with space" => Some(true),
-            "off" => Some(false),
-            _ => None,
-        }
+    fn asked(path: &str, health: &Health) -> Option<Answer> {
+        let app = match app_id(path).as_deref() {
+            Some("on" | "with space") => Ok(true),
+            Some("off") => Ok(false),
+            Some("unsure") => Err(NotFound::Unavailable),
+            _ => Err(NotFound::Unknown),
+        };
+        answer(path, health, app)
     }
 
     fn ready() -> Health {
@@ -340,11 +359,11 @@ mod tests {
     }
 
     fn status(path: &str, health: &Health) -> u16 {
-        answer(path, health, app_enabled).expect(path).status.as_u16()
+        asked(path, health).expect(path).status.as_u16()
     }
 
     fn causes(path: &str, health: &Health) -> Vec<String> {
-        let body = answer(path, health, app_enabled).expect(path).body;
+        let body = asked(path, health).expect(path).body;
         let body: Value = serde_json::from_str(&body).unwrap();
         serde_json::from_value(body["causes"].clone()).unwrap()
     }
@@ -445,7 +464,7 @@ mod tests {
     fn ready_tells_of_the_cluster_and_stays_a_yes_without_the_broker() {
         let health = ready();
         let body = |path, health: &Health| -> Value {
-            let answer = answer(path, health, app_enabled).expect(path);
+            let answer = asked(path, health).expect(path);
             assert_eq!(answer.status, 200, "{path}");
             serde_json::from_str(&answer.body).expect("JSON")
         };
@@ -493,17 +512,19 @@ mod tests {
             ("/up/with%20space", 200),
             ("/up/off", 503),
             ("/up/none", 404),
+            ("/up/unsure", 503),
             ("/up/", 404),
         ] {
             assert_eq!(status(path, &health), expected, "{path}");
         }
         assert_eq!(causes("/up/off", &health), ["app_disabled"]);
         assert_eq!(causes("/up/none", &health), ["no_such_app"]);
+        assert_eq!(causes("/up/unsure", &health), ["store_unavailable"]);
     }
 
     #[test]
     fn a_yes_is_what_the_peers_say() {
-        let body = |path| answer(path, &ready(), app_enabled).unwrap();
+        let body = |path| asked(path, &ready()).unwrap();
         assert_eq!((body("/").body.as_ref(), body("/").content_type), ("OK", PLAIN));
         assert_eq!(body("/up").body, r#"{"health":"OK"}"#);
         assert_eq!(body("/ready").content_type, JSON);
@@ -512,7 +533,7 @@ mod tests {
     #[test]
     fn other_paths_are_not_ours() {
         for path in ["", "/readyz", "/up/a/b", "/app/key", "/LIVE", "/live/"] {
-            assert_eq!(answer(path, &ready(), app_enabled), None, "{path}");
+            assert_eq!(asked(path, &ready()), None, "{path}");
         }
     }
 }

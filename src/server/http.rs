@@ -29,7 +29,6 @@ use super::upgrade::{self, Asked, Upgraded, upgrade};
 use super::waiting::{CalledOff, Seated, WaitingRoom};
 use crate::address::{AddressLimits, Client, Forwarding};
 use crate::api::Api;
-use crate::app::NotFound;
 use crate::config::ServerConfig;
 use crate::hub::inbox::Arrival;
 use crate::metrics::ConnectionError;
@@ -378,15 +377,7 @@ async fn answer(gate: &Gate, peer: &Peer, request: Request<Incoming>) -> Answer 
     Answer::Http(match route {
         Route::Socket(_) => upgrade_required(),
         Route::Api => gate.api.answer(request).await,
-        Route::Other(path) => {
-            if let Some(id) = health::app_asked_for(path)
-                && gate.node.apps().find_by_id(&id).await.err() == Some(NotFound::Unavailable)
-            {
-                let text = r#"{"causes":["store_unavailable"],"health":"ERROR"}"#;
-                return Answer::Http(json(StatusCode::SERVICE_UNAVAILABLE, text));
-            }
-            other(gate, request.method(), path)
-        }
+        Route::Other(path) => other(gate, request.method(), path).await,
     })
 }
 
@@ -415,23 +406,18 @@ fn upgrade_required() -> Answered {
     response
 }
 
-fn other(gate: &Gate, method: &Method, path: &str) -> Answered {
+async fn other(gate: &Gate, method: &Method, path: &str) -> Answered {
     if gate.development
         && let Some(page) = demo::page(path)
     {
         return page;
     }
-    let app_enabled = |id: &str| {
-        gate.node
-            .apps()
-            .by_id(id)
-            .map(|app| app.settings().config.enabled)
-    };
+    let app = health::app_asked_for(path, gate.node.apps()).await;
     let Some(health::Answer {
         status,
         body,
         content_type,
-    }) = health::answer(path, &gate.health, app_enabled)
+    }) = health::answer(path, &gate.health, app)
     else {
         return json(StatusCode::NOT_FOUND, r#"{"error":"no such path","code":404}"#);
     };

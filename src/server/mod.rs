@@ -14,7 +14,9 @@ mod follow;
 mod handshake;
 pub mod health;
 mod http;
+mod leave;
 mod listener;
+mod operators;
 mod porch;
 mod reread;
 mod router;
@@ -33,16 +35,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use self::admin::AdminState;
 use self::cluster::{Membership, Threads};
+use self::drain::Drain;
 use self::entrances::Entrances;
 use self::follow::Follower;
 use self::health::{Health, Trouble};
@@ -55,7 +55,7 @@ use crate::api::{Api, ApiConfig};
 use crate::app::{AppStore, StoreError};
 use crate::config::{Config, ConfigError, ConfigSource};
 use crate::hub::inbox::{Entry, Inboxes};
-use crate::metrics::{AppSnapshot, Metrics, Snapshot};
+use crate::metrics::Metrics;
 use crate::node::{Cluster, Node, UsageSaver};
 use crate::shard::{self, LiveBytes};
 use crate::webhook::queue::JournalFault;
@@ -66,12 +66,6 @@ pub(crate) const DESCRIPTORS_RESERVED: usize = 512;
 const LOOKS: Duration = Duration::from_secs(1);
 /// Above this share of the memory there is, `/accept-traffic` says no. Percent.
 const MEMORY_PERCENT_MAX: f64 = 90.0;
-/// The last of what the apps used is given so long to be saved.
-const LAST_SAVE: Duration = Duration::from_secs(5);
-/// When the last socket has gone, webhooks that wait have at least so long to be delivered.
-const LAST_WEBHOOKS: Duration = Duration::from_secs(5);
-/// After the last close frame, clients have this long to answer it.
-const LAST_CLOSES: Duration = Duration::from_secs(6);
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -129,12 +123,22 @@ struct Usage {
     task: tokio::task::JoinHandle<()>,
 }
 
+/// Hurries a drain. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Haste(Arc<Drain>);
+
+impl Haste {
+    /// What is left is closed over about a second, and nothing waited for longer than that.
+    pub fn hurry(&self) {
+        self.0.hurry();
+    }
+}
+
 /// A server at work.
 pub struct Server {
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
     node: Arc<Node>,
-    health: Arc<Health>,
     config: Config,
     shards: Vec<JoinHandle<()>>,
     listening: Option<Listening>,
@@ -143,6 +147,7 @@ pub struct Server {
     tasks: JoinSet<()>,
     /// Ends with the server.
     _delivery: webhooks::Delivery,
+    drain: Arc<Drain>,
     /// Told when the configuration is to be read again.
     reread: Arc<Notify>,
     closing: watch::Sender<bool>,
@@ -253,6 +258,9 @@ impl Server {
             "what health tells",
             watch(node.clone(), health.clone(), sockets_max),
         ));
+        let drain = Arc::new(Drain::new(node.clone(), health.clone(), config.drain.clone()));
+        let drained = drain.clone();
+        tasks.spawn(vital("sending sockets away", async move { drained.work().await }));
         let (end, ends) = oneshot::channel();
         let books = node.clone();
         let task = tokio::spawn(vital("booking what apps use", async move {
@@ -263,7 +271,7 @@ impl Server {
         let admin = match admin_listener {
             None => None,
             Some(listener) => {
-                let state = Arc::new(admin_state(&node, &health, &live));
+                let state = Arc::new(operators::state(&config.admin, &node, &drain, &live));
                 let stops = async move {
                     // A sender that is dropped says the same.
                     let _ = admin_stops.await;
@@ -285,7 +293,6 @@ impl Server {
             address,
             admin_address,
             node,
-            health,
             config,
             shards,
             listening: Some(listening),
@@ -293,6 +300,7 @@ impl Server {
             usage: Some(usage),
             tasks,
             _delivery: delivery,
+            drain,
             reread: Arc::new(Notify::new()),
             closing,
             stop_admin: Some(stop_admin),
@@ -333,67 +341,10 @@ impl Server {
         &self.node
     }
 
-    /// Leaves in good order: not ready at once, new sockets refused, the others closed evenly over the configured
-    /// time, requests in hand finished. Returns when all have left, or at the deadline.
-    pub async fn drain(mut self) {
-        let drain = self.config.drain.clone();
-        self.health.drain();
-        tracing::info!(delay_s = drain.delay_s, drain_s = drain.drain_s, "draining");
-        tokio::time::sleep(Duration::from_secs(drain.delay_s.into())).await;
-        let deadline = Instant::now() + Duration::from_secs(drain.drain_s.into()) + LAST_CLOSES;
-        let node = self.node.clone();
-        drain::close_sockets(&node, &drain).await;
-        // What is left are requests in hand, kept connections, and sockets that answer their close frame.
-        let _ = self.closing.send(true);
-        while node.inboxes().connections() > 0 && Instant::now() < deadline {
-            // Whoever was in the middle of its handshake when the drain began.
-            drain::close_rest(&node, &drain);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let left = node.inboxes().connections();
-        if left > 0 {
-            tracing::warn!(connections = left, "the deadline has come; dropping what is left");
-        }
-        drop(self.listening.take());
-        node.finish_telling_back_ends();
-        // The last channels were vacated just now: also where sockets took all the time, their news get some.
-        let until = deadline.max(Instant::now() + LAST_WEBHOOKS);
-        let dropped = node.webhooks().flush(until.into_std()).await;
-        if dropped > 0 {
-            tracing::warn!(
-                events = dropped,
-                "the deadline has come; dropping webhooks that wait"
-            );
-        }
-        if let Some(membership) = self.membership.take() {
-            membership.end().await;
-        }
-        if let Some(Usage { end, mut task }) = self.usage.take() {
-            drop(end);
-            if tokio::time::timeout(LAST_SAVE, &mut task).await.is_err() {
-                tracing::warn!("what the apps used in the last seconds could not be saved");
-                task.abort();
-            }
-        }
-        self.tasks.abort_all();
-        self.stop().await;
-        tracing::info!("stopped");
-    }
-
-    async fn stop(&mut self) {
-        let mut delivery = self.node.inboxes().deliver();
-        for shard in 0..self.shards.len() {
-            delivery.push(shard as u16, Entry::Stop);
-        }
-        drop(delivery);
-        let shards = std::mem::take(&mut self.shards);
-        let joined =
-            tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
-        let _ = joined.await;
-        drop(self.stop_admin.take());
-        if let Some(admin) = self.admin.take() {
-            let _ = admin.await;
-        }
+    /// For who asks to leave again while the server drains: what is left is closed over a second, and nothing waited for
+    /// longer than that.
+    pub fn haste(&self) -> Haste {
+        Haste(self.drain.clone())
     }
 }
 
@@ -428,45 +379,6 @@ fn api_config(config: &Config) -> ApiConfig {
         path_prefix: config.server.path_prefix.clone(),
         body_bytes_max: config.server.body_bytes_max,
         body_timeout_s: config.server.request_timeout_s.into(),
-    }
-}
-
-fn admin_state(node: &Arc<Node>, health: &Arc<Health>, live: &LiveBytes) -> AdminState {
-    let (apps, live, truth) = (node.clone(), live.clone(), node.clone());
-    AdminState {
-        metrics: node.metrics().clone(),
-        health: health.clone(),
-        app_enabled: Box::new(move |id| apps.apps().by_id(id).map(|app| app.settings().config.enabled)),
-        snapshot: Box::new(move || snapshot(&truth, &live)),
-    }
-}
-
-/// The gauges, read from the truth.
-fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
-    let apps = node.apps_with_figures().into_iter().map(|app| {
-        let today = node.usage_today(&app, Timestamp::now());
-        AppSnapshot {
-            app_id: app.id().into(),
-            connected: app.connections() as u64,
-            active_channels: node.occupied_channels(&app) as u64,
-            messages: app.messages(),
-            messages_today: today.messages,
-            peak_connections: today.connections_peak,
-        }
-    });
-    Snapshot {
-        apps: apps.collect(),
-        outbox_bytes: live.get() as u64,
-        inbox_bytes: node
-            .inboxes()
-            .all()
-            .iter()
-            .map(|inbox| inbox.charged_bytes() as u64)
-            .collect(),
-        webhook_untold: node.untold() as u64,
-        webhooks: node.webhooks().snapshot(),
-        cluster: node.cluster_snapshot(),
-        store: node.apps().store_snapshot(),
     }
 }
 

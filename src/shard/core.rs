@@ -203,9 +203,9 @@ impl Core {
                 self.closing.retain(|(other, _)| !Arc::ptr_eq(other, &app));
                 self.closing.push_back((app, 0));
             }
-            Entry::Shed { count, code } => {
+            Entry::Shed { count, code, reason } => {
                 let keys = self.sockets.some_to_shed(count);
-                self.close_soon(keys, code, CloseReason::Drain);
+                self.close_soon(keys, code, reason);
             }
         }
     }

@@ -180,6 +180,12 @@ async fn requests_in_hand_are_finished_and_kept_connections_end() {
     );
     let (first, rest) = call.split_at(call.len() - 10);
     busy.http.write(first).await;
+    // What waits in the kernel is not in hand.
+    let node = server.server.node().clone();
+    eventually("both connections to be the server's", async || {
+        (node.inboxes().connections() == 2).then_some(())
+    })
+    .await;
     let address = server.address;
     let drained = tokio::spawn(server.drain());
     assert!(
@@ -236,6 +242,31 @@ async fn load_balancers_get_their_time_before_the_first_close() {
     assert!(begun.elapsed() >= Duration::from_secs(1));
     drop(client);
     soon("the drain to end", drained).await.expect("it ends well");
+}
+
+/// Neither the delay nor the closes are waited for any longer, and whoever does not answer is not either.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_has_what_is_left_closed_over_a_second() {
+    for delay_s in [0, 3_600] {
+        let mut config = draining(3_600);
+        config.drain.delay_s = delay_s;
+        let server = TestServer::with_config(config).await;
+        let mut clients = server.connect_many(20).await;
+        let (mut mute, _) = Raw::greeted(server.address).await;
+        let haste = server.server.haste();
+        let drained = tokio::spawn(server.drain());
+        haste.hurry();
+        let begun = Instant::now();
+        let mut last = begun;
+        for client in &mut clients {
+            assert_eq!(client.expect_close().await.0, 4200);
+            last = last.max(Instant::now());
+        }
+        assert!(last - begun > Duration::from_millis(500), "not all at once");
+        assert_eq!(mute.frame().await.expect("a close").close().0, 4200);
+        drop(clients);
+        soon("the drain to end", drained).await.expect("it ends well");
+    }
 }
 
 /// Who is in the middle of its handshake when a drain begins is greeted and closed, or refused; never left over.

@@ -43,4 +43,5 @@ mod health;
 mod http;
 mod limits;
 mod metrics;
+mod shed;
 mod webhooks;

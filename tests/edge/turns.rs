@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fanwire::address::Client;
 use fanwire::app::{App, AppConfig, Apps};
 use fanwire::hub::inbox::{Arrival, Entry, Inbox, Inboxes, SocketKey};
-use fanwire::metrics::Metrics;
+use fanwire::metrics::{CloseReason, Metrics};
 use fanwire::node::{Joiner, Node, Publication};
 use fanwire::protocol::ChannelName;
 use fanwire::protocol::code::CloseCode;
@@ -115,6 +115,7 @@ impl LoneShard {
         let nothing = || Entry::Shed {
             count: 0,
             code: CloseCode::Reconnect,
+            reason: CloseReason::Shed,
         };
         self.push(
             std::iter::once(Entry::Accept(served)).chain(std::iter::repeat_with(nothing).take(entries)),

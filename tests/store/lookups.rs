@@ -39,6 +39,19 @@ async fn an_app_is_found_by_id_and_by_key_from_any_path(kind: Kind) {
     let app = place.put("7", "{}").await;
     // By id, by a call that is the first thing the server hears of it.
     assert_eq!(place.serve().await.status(&app).await, 200);
+    // By a probe, on each port.
+    for is_admin in [false, true] {
+        let node = place.serve().await.node();
+        let address = if is_admin {
+            node.admin_address
+        } else {
+            node.address
+        };
+        for (path, status) in [("/up/7", 200), ("/up/8", 404)] {
+            let answer = Http::connect(address).await.ask("GET", path, "").await;
+            assert_eq!(answer.status, status, "{path}: {answer:?}");
+        }
+    }
     // By key, in a handshake that comes in pieces, and so is hyper's.
     let server = place.serve().await;
     let mut http = Http::connect(server.server.address()).await;

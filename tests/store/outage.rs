@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::engine::{Engine, Kind};
 use crate::stage::{Place, Served, app, record};
 use crate::support::eventually;
+use crate::support::http::Http;
 
 over_each_server![
     a_frozen_database_keeps_nobody_waiting,
@@ -42,6 +43,14 @@ async fn goes_on(served: &Served) {
         (503, Some("1")),
         "{answer:?}"
     );
+    let node = served.node();
+    for address in [node.address, node.admin_address] {
+        let answer = Http::connect(address).await.ask("GET", "/up/unknown", "").await;
+        assert_eq!(
+            (answer.status, &answer.json()["causes"][0]),
+            (503, &"store_unavailable".into())
+        );
+    }
     // One that nobody asked for: that there is none was not said before.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let nobody = format!("key-nobody-{}", NEXT.fetch_add(1, Ordering::Relaxed));

@@ -164,6 +164,14 @@ impl Raw {
         self.send(frame(FIN | TEXT, message.to_string().as_bytes())).await;
     }
 
+    /// Waits, for as long as it takes, until there is something to read.
+    #[allow(dead_code, reason = "not every test has all the time there is")]
+    pub(crate) async fn listen(&self) {
+        if self.unread.is_empty() {
+            let _ = self.stream.readable().await;
+        }
+    }
+
     /// The next frame; `None` is the end, orderly or not.
     pub(crate) async fn frame(&mut self) -> Option<RawFrame> {
         let first = self.bytes(2).await?;

@@ -1,6 +1,8 @@
+use std::future::ready;
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use futures_util::FutureExt;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -18,12 +20,26 @@ struct Admin {
 
 impl Admin {
     async fn start(limits: Limits) -> Admin {
+        Admin::start_for(limits, false).await
+    }
+
+    /// `is_away`: nobody on this machine may have anything done.
+    async fn start_for(limits: Limits, is_away: bool) -> Admin {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(AdminState {
             metrics: Arc::new(Metrics::new("fanwire", 6001).unwrap()),
             health: Arc::new(Health::default()),
-            app_enabled: Box::new(|id| (id == "1").then_some(true)),
+            app: Box::new(|path: String| {
+                let is_there = path == "/up/1";
+                ready(is_there.then_some(true).ok_or(NotFound::Unknown)).boxed()
+            }),
+            act: Box::new(|action| match action {
+                Action::Drain => Ok(json!({ "draining": true })),
+                Action::Shed { percent: 99, .. } => Err("another one is at work".to_owned()),
+                Action::Shed { percent, over_s } => Ok(json!({ "percent": percent, "over_s": over_s })),
+            }),
+            may_act: Box::new(move |from| from.is_loopback() != is_away),
             snapshot: Box::new(|| Snapshot {
                 cluster: None,
                 store: None,
@@ -56,8 +72,13 @@ impl Admin {
     }
 
     async fn request(&self, method: &str, target: &str) -> Reply {
+        self.request_with(method, target, "").await
+    }
+
+    /// Each of `headers` ends with a line end.
+    async fn request_with(&self, method: &str, target: &str, headers: &str) -> Reply {
         let mut stream = self.connect().await;
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: admin\r\n\r\n");
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: admin\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         Reply::read(&mut stream).await
     }
@@ -172,6 +193,70 @@ async fn what_is_not_there_is_404_and_what_is_not_asked_for_405() {
         assert_eq!(reply.has("allow: get, head"), status == 405, "{method} {target}");
         assert!(serde_json::from_str::<Value>(&reply.body).unwrap()["error"].is_string());
     }
+}
+
+#[tokio::test]
+async fn what_an_operator_asks_for_is_done_and_answered() {
+    let admin = Admin::start(Limits::default()).await;
+    for (method, target, status, body) in [
+        ("POST", "/drain", 202, r#"{"draining":true}"#),
+        ("POST", "/shed?percent=25", 202, r#"{"over_s":null,"percent":25}"#),
+        (
+            "POST",
+            "/shed?percent=25&over_s=60",
+            202,
+            r#"{"over_s":60,"percent":25}"#,
+        ),
+        (
+            "POST",
+            "/shed?percent=99",
+            409,
+            r#"{"error":"another one is at work"}"#,
+        ),
+        (
+            "POST",
+            "/shed?percent=0",
+            400,
+            r#"{"error":"percent is \"0\", and has to be a whole number from 1 to 100"}"#,
+        ),
+        ("GET", "/drain", 405, r#"{"error":"only POST"}"#),
+        ("PUT", "/shed?percent=25", 405, r#"{"error":"only POST"}"#),
+    ] {
+        let reply = admin.request(method, target).await;
+        assert_eq!((reply.status, &*reply.body), (status, body), "{method} {target}");
+        assert_eq!(reply.has("allow: post"), status == 405, "{method} {target}");
+    }
+}
+
+/// A page of anybody can have an operator's browser send a POST to loopback; it cannot leave out where it is from.
+#[tokio::test]
+async fn nothing_is_done_for_pages_in_browsers_or_strangers() {
+    let admin = Admin::start(Limits::default()).await;
+    for headers in [
+        "Origin: https://attacker.example\r\n",
+        "Origin: null\r\n",
+        "Origin: http://admin\r\nSec-Fetch-Site: same-origin\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+    ] {
+        let reply = admin.request_with("POST", "/drain", headers).await;
+        assert_eq!(reply.status, 403, "{headers}");
+        // To look is another matter.
+        assert_eq!(
+            admin.request_with("GET", "/live", headers).await.status,
+            200,
+            "{headers}"
+        );
+    }
+    let admin = Admin::start_for(Limits::default(), true).await;
+    let reply = admin.request("POST", "/shed?percent=25").await;
+    assert_eq!(
+        (reply.status, &*reply.body),
+        (
+            403,
+            r#"{"error":"not from 127.0.0.1: admin.actions_from names who may, beside the machine itself"}"#
+        )
+    );
+    assert_eq!(admin.get("/live").await.status, 200);
 }
 
 #[tokio::test]

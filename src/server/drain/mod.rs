@@ -1,75 +1,257 @@
-//! Leaving without a storm: stock clients come back at once and without jitter, so the server spreads the closes.
+//! Sending sockets away without a storm: stock clients come back at once and without jitter, so the server spreads the
+//! closes. A *drain* empties the node for good, a *shed* closes a part, which other nodes then get a part of.
+//!
+//! Those who ask, signals and the admin port, only say what is wanted; one task does it, so that there is one of it at a
+//! time. Not here: what else happens when a server leaves (`server/leave.rs`), and how the admin port is asked.
 
+mod pace;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use self::pace::Pace;
+use super::health::Health;
 use crate::config::DrainConfig;
 use crate::hub::inbox::{Entry, Inbox};
+use crate::metrics::CloseReason;
 use crate::node::Node;
 use crate::protocol::code::CloseCode;
 
 /// How often some sockets are closed. Short against a second, so that the closes of each second are even.
 const STEP: Duration = Duration::from_millis(50);
+/// Closes that were held up may come so much later than they should; what is left then goes at once.
+pub(super) const OVERRUN_MAX: Duration = Duration::from_secs(1);
+/// In a hurry, all that is left is closed over this time, and nothing else is waited for longer.
+const HURRIED: Duration = Duration::from_secs(1);
 
-/// How many of `total` sockets are to be closed once `elapsed` of `length` has passed.
-fn share(total: usize, elapsed: Duration, length: Duration) -> usize {
-    if elapsed >= length {
-        return total;
-    }
-    (total as f64 * elapsed.as_secs_f64() / length.as_secs_f64()).ceil() as usize
+/// How far a node has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It serves.
+    Serving,
+    /// It serves, and closes some of its sockets.
+    Shedding(Shed),
+    /// It takes no new sockets, and closes those that it has.
+    Draining,
+    /// Every socket has been told to go.
+    Drained,
 }
 
-fn code(config: &DrainConfig) -> CloseCode {
-    if config.close_code == 1001 {
-        CloseCode::GoingAway
-    } else {
-        CloseCode::Reconnect
+/// Sockets that are closed while the node serves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shed {
+    /// How many are closed.
+    pub(super) sockets: usize,
+    /// How many there were.
+    pub(super) of: usize,
+    /// Over which time they are closed evenly. Seconds.
+    pub(super) over_s: u32,
+}
+
+/// Why no sockets can be shed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoShed {
+    /// It is being done already.
+    AtWork(Shed),
+    /// All sockets are being closed.
+    Draining,
+}
+
+/// What has been asked of a node about its sockets, and how far that is.
+#[derive(Debug)]
+pub(super) struct Drain {
+    node: Arc<Node>,
+    health: Arc<Health>,
+    config: DrainConfig,
+    stage: watch::Sender<Stage>,
+    hurry: watch::Sender<bool>,
+}
+
+impl Drain {
+    pub(super) fn new(node: Arc<Node>, health: Arc<Health>, config: DrainConfig) -> Drain {
+        Drain {
+            node,
+            health,
+            config,
+            stage: watch::Sender::new(Stage::Serving),
+            hurry: watch::Sender::new(false),
+        }
+    }
+
+    /// Not ready from now on; new sockets are refused, the others closed evenly. There is no way back. Repeating it
+    /// changes nothing. The answer is how many sockets there are to close.
+    pub(super) fn begin(&self) -> usize {
+        // First, or somebody could be let in whom nobody counts.
+        self.health.drain();
+        let begins = self.stage.send_if_modified(|stage| {
+            let begins = matches!(stage, Stage::Serving | Stage::Shedding(_));
+            if begins {
+                *stage = Stage::Draining;
+            }
+            begins
+        });
+        let sockets = self.node.inboxes().sockets();
+        if begins {
+            let DrainConfig { delay_s, drain_s, .. } = self.config;
+            tracing::info!(sockets, delay_s, drain_s, "draining");
+        }
+        sockets
+    }
+
+    /// Has what is left closed over about a second, and waits for nothing longer than that.
+    pub(super) fn hurry(&self) {
+        self.hurry.send_replace(true);
+    }
+
+    /// Has so many of a hundred sockets closed, evenly over a time, while the node serves on.
+    ///
+    /// # Errors
+    /// Sockets are being closed already.
+    pub(super) fn shed(&self, percent: u8, over_s: u32) -> Result<Shed, NoShed> {
+        let of = self.node.inboxes().sockets();
+        let shed = Shed {
+            sockets: (of * usize::from(percent)).div_ceil(100),
+            of,
+            over_s,
+        };
+        let mut answer = Ok(shed);
+        self.stage.send_if_modified(|stage| {
+            match *stage {
+                Stage::Serving => *stage = Stage::Shedding(shed),
+                Stage::Shedding(other) => answer = Err(NoShed::AtWork(other)),
+                Stage::Draining | Stage::Drained => answer = Err(NoShed::Draining),
+            }
+            answer.is_ok()
+        });
+        if answer.is_ok() {
+            tracing::info!(sockets = shed.sockets, of, over_s, "shedding sockets");
+        }
+        answer
+    }
+
+    /// How sockets are sent away.
+    pub(super) fn config(&self) -> &DrainConfig {
+        &self.config
+    }
+
+    /// Whom it is told that the node is going down.
+    pub(super) fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Does what is asked. Ends when the node is drained and nobody is left.
+    pub(super) async fn work(&self) {
+        let mut stages = self.stage.subscribe();
+        loop {
+            // The sender is here: there is always another stage to wait for.
+            let asked = stages
+                .wait_for(|stage| *stage != Stage::Serving)
+                .await
+                .map(|stage| *stage);
+            let Ok(Stage::Shedding(shed)) = asked else { break };
+            tokio::select! {
+                () = self.spread(shed.sockets, shed.over_s, CloseReason::Shed) => {}
+                _ = stages.wait_for(|stage| *stage == Stage::Draining) => break,
+            }
+            self.stage.send_if_modified(|stage| {
+                let is_over = *stage == Stage::Shedding(shed);
+                if is_over {
+                    *stage = Stage::Serving;
+                }
+                is_over
+            });
+        }
+        let calmly = async {
+            sleep(seconds(self.config.delay_s)).await;
+            let all = self.node.inboxes().sockets();
+            self.spread(all, self.config.drain_s, CloseReason::Drain).await;
+        };
+        tokio::select! {
+            () = calmly => {}
+            () = self.is_in_a_hurry() => {
+                let rest = self.node.inboxes().sockets();
+                self.spread(rest, HURRIED.as_secs() as u32, CloseReason::Drain).await;
+            }
+        }
+        self.close_rest();
+        self.stage.send_replace(Stage::Drained);
+        // Whoever was in the middle of its handshake when it began.
+        while self.node.inboxes().sockets() > 0 {
+            sleep(STEP).await;
+            self.close_rest();
+        }
+    }
+
+    /// Waits until every socket has been told to go.
+    pub(super) async fn drained(&self) {
+        // It cannot end sooner: the sender is here.
+        let _ = self
+            .stage
+            .subscribe()
+            .wait_for(|stage| *stage == Stage::Drained)
+            .await;
+    }
+
+    /// Waits for what is to be done in a time; in a hurry for a second more. `None`: it was not done.
+    pub(super) async fn in_time<T>(&self, time: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let hurried = async {
+            self.is_in_a_hurry().await;
+            sleep(HURRIED).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = sleep(time) => None,
+            () = hurried => None,
+        }
+    }
+
+    async fn is_in_a_hurry(&self) {
+        // It cannot end sooner: the sender is here.
+        let _ = self.hurry.subscribe().wait_for(|hurry| *hurry).await;
+    }
+
+    /// Closes so many of the sockets that there are now, evenly over a time, or until none is left. Those not yet closed
+    /// keep receiving every event.
+    async fn spread(&self, count: usize, over_s: u32, reason: CloseReason) {
+        let (begun, over) = (Instant::now(), seconds(over_s));
+        let inboxes = self.node.inboxes();
+        let mut pace = Pace::new(count, over);
+        let mut left: Vec<usize> = inboxes.all().iter().map(Inbox::sockets).collect();
+        while !pace.is_over() && inboxes.sockets() > 0 && begun.elapsed() < over + OVERRUN_MAX {
+            let mut delivery = inboxes.deliver();
+            for (shard, count) in take_evenly(&mut left, pace.due(begun.elapsed())) {
+                delivery.push(shard as u16, self.closing(count, reason));
+            }
+            drop(delivery);
+            sleep(STEP.min(over)).await;
+        }
+    }
+
+    /// Closes the sockets that are left, at once.
+    fn close_rest(&self) {
+        let mut delivery = self.node.inboxes().deliver();
+        for (shard, inbox) in self.node.inboxes().all().iter().enumerate() {
+            if inbox.sockets() > 0 {
+                delivery.push(shard as u16, self.closing(usize::MAX, CloseReason::Drain));
+            }
+        }
+    }
+
+    fn closing(&self, count: usize, reason: CloseReason) -> Entry {
+        let code = match self.config.close_code {
+            1001 => CloseCode::GoingAway,
+            _ => CloseCode::Reconnect,
+        };
+        Entry::Shed { count, code, reason }
     }
 }
 
-/// Closes the sockets that are left, at once.
-pub(super) fn close_rest(node: &Node, config: &DrainConfig) {
-    let mut delivery = node.inboxes().deliver();
-    for (shard, inbox) in node.inboxes().all().iter().enumerate() {
-        if inbox.sockets() > 0 {
-            delivery.push(
-                shard as u16,
-                Entry::Shed {
-                    count: usize::MAX,
-                    code: code(config),
-                },
-            );
-        }
-    }
-}
-
-/// Closes all sockets evenly over the configured time, or until none is left. Those not yet closed keep receiving every
-/// event.
-pub(super) async fn close_sockets(node: &Node, config: &DrainConfig) {
-    let code = code(config);
-    let length = Duration::from_secs(config.drain_s.into());
-    let begun = Instant::now();
-    let mut left: Vec<usize> = node.inboxes().all().iter().map(Inbox::sockets).collect();
-    let total: usize = left.iter().sum();
-    if total > 0 {
-        tracing::info!(
-            sockets = total,
-            seconds = config.drain_s,
-            "closing sockets evenly"
-        );
-    }
-    while node.inboxes().sockets() > 0 {
-        let elapsed = begun.elapsed();
-        let closed = total - left.iter().sum::<usize>();
-        let mut delivery = node.inboxes().deliver();
-        for (shard, count) in take_evenly(&mut left, share(total, elapsed, length) - closed) {
-            delivery.push(shard as u16, Entry::Shed { count, code });
-        }
-        drop(delivery);
-        if elapsed >= length {
-            return;
-        }
-        tokio::time::sleep(STEP.min(length)).await;
-    }
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
 }
 
 /// Takes so many, each from whoever has most left. The answer is how many of whom.
@@ -77,7 +259,7 @@ fn take_evenly(left: &mut [usize], count: usize) -> impl Iterator<Item = (usize,
     let mut taken = vec![0; left.len()];
     for _ in 0..count {
         if let Some((fullest, most)) = left.iter_mut().enumerate().max_by_key(|(_, left)| **left) {
-            *most -= 1;
+            *most = most.saturating_sub(1);
             taken[fullest] += 1;
         }
     }
@@ -87,14 +269,6 @@ fn take_evenly(left: &mut [usize], count: usize) -> impl Iterator<Item = (usize,
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_share_grows_evenly_and_ends_whole() {
-        let length = Duration::from_secs(10);
-        let at = |s: u64| share(1_000, Duration::from_secs(s), length);
-        assert_eq!([at(0), at(1), at(5), at(10), at(11)], [0, 100, 500, 1_000, 1_000]);
-        assert_eq!(share(3, Duration::ZERO, Duration::ZERO), 3);
-    }
 
     #[test]
     fn whoever_has_most_gives_first() {
