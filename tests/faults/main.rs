@@ -28,11 +28,13 @@ mod node;
 mod node_trouble;
 mod readiness;
 mod ring;
+mod rollout;
 mod soak;
 mod stage;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "the other tests use what these do not")]
 mod support;
+mod swarm;
 mod webhook_trouble;
 mod webhooks;
 
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         ring::cases(),
         node_trouble::cases(),
         crowd::cases(),
+        rollout::cases(),
         webhooks::cases(),
         webhook_trouble::cases(),
         soak::cases(arguments.seconds),
