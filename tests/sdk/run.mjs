@@ -22,6 +22,7 @@ const SUITES = {
   "pusher-js": { command: [process.execPath, "pusher-js.mjs"], folder: "node" },
   "laravel-echo": { command: [process.execPath, "laravel-echo.mjs"], folder: "node" },
   "http-api": { command: [process.execPath, "http-api.mjs"], folder: "node" },
+  rollout: { command: [process.execPath, "rollout.mjs"], folder: "node" },
   browser: { command: [process.execPath, "browser.mjs"], folder: "node" },
   python: { command: [path.join(HERE, "python/.venv/bin/python"), "clients.py"], folder: "python" },
   go: { command: goProgram("clients"), folder: "go", needs: ["go"], build: () => buildGo("clients", ".") },

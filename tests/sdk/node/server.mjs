@@ -24,13 +24,17 @@ export async function freePort() {
   return port;
 }
 
-/** A running server. `apps: null` leaves them out: development mode with its demo app. `prefix` is its `path_prefix`. */
+/**
+ * A running server. `apps: null` leaves them out: development mode with its demo app. `prefix` is its `path_prefix`,
+ * `sections` are further sections of its configuration.
+ */
 export class Server {
-  static async start({ name = "server", apps = APPS, port, prefix = "" } = {}) {
+  static async start({ name = "server", apps = APPS, port, prefix = "", sections = {} } = {}) {
     const server = new Server();
     server.name = name;
     server.apps = apps;
     server.prefix = prefix;
+    server.sections = sections;
     server.host = HOST;
     server.port = port ?? (await freePort());
     server.adminPort = await freePort();
@@ -52,6 +56,7 @@ export class Server {
           admin: { host: this.host, port: this.adminPort },
           drain: { drain_s: 1 },
           ...(this.apps ? { apps: this.apps } : {}),
+          ...this.sections,
         },
         null,
         2,
