@@ -134,6 +134,25 @@ async fn a_connection_without_its_header_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_porch_is_full_newcomers_wait_and_are_served_in_the_end() {
+    let server = server(|config| {
+        expects_header(config);
+        config.server.porch_connections_max = 16;
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        silent.push(Raw::connect(server.address).await);
+    }
+    server.metric_becomes("porch_full_total", &[], 1).await;
+    // Nobody is turned away. Those who came while there were many already have less time, and make room.
+    let mut raw = asked(server.address, &binary_header(false), "").await;
+    assert_eq!(refused(&mut raw).await, None);
+    let timeouts = server.metric("connection_errors_total", &["error_type=\"timeout\""]).await;
+    assert!((1..=8).contains(&timeouts), "{timeouts} went, half of them stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_but_trusted_proxies_may_send_a_header() {
     let server = server(|config| {
         expects_header(config);
