@@ -40,7 +40,7 @@ pub use stored::{NotTaken, Sweep};
 pub use usage::{Day, OverQuota, Readings, USAGE_DAYS_MAX};
 pub use webhook::{
     ID_HEADER, KEY_HEADER, SIGNATURE_HEADER, WebhookBatch, WebhookConfig, WebhookEndpoint, WebhookEndpoints,
-    WebhookFilter, WebhookKind,
+    WebhookFilter, WebhookKind, WebhookUrl,
 };
 
 pub use crate::secret::{REDACTED, Secret};

@@ -3,19 +3,21 @@
 //!
 //! Only which events go where, and with what; not here: the events themselves, and how they are sent (`webhook/`).
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
-use std::sync::Arc;
+mod endpoint;
+mod url;
 
-use hyper::Uri;
+use std::collections::{BTreeMap, HashSet};
+
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::config::Fault;
 use super::pattern;
-use crate::protocol::ChannelName;
 use crate::secret::Secret;
+
+pub use endpoint::{WebhookEndpoint, WebhookEndpoints};
+pub use url::WebhookUrl;
 
 /// Headers that say what a webhook is, and so are the server's own; lower case.
 pub const KEY_HEADER: HeaderName = HeaderName::from_static("x-pusher-key");
@@ -89,8 +91,7 @@ pub struct WebhookConfig {
     pub name: Option<String>,
     /// Where the requests go: `http` or `https`. Required. Redirects are not followed. The query is never printed, since
     /// there may be a token in it.
-    #[serde(serialize_with = "without_query")]
-    pub url: String,
+    pub url: WebhookUrl,
     /// Whether it is sent anything. What waits when this turns false is dropped, and counted.
     pub enabled: bool,
     /// What it is told about. An empty list is everything.
@@ -137,7 +138,7 @@ impl Default for WebhookConfig {
     fn default() -> WebhookConfig {
         WebhookConfig {
             name: None,
-            url: String::new(),
+            url: WebhookUrl::default(),
             enabled: true,
             event_types: Vec::new(),
             headers: BTreeMap::new(),
@@ -203,27 +204,6 @@ impl WebhookConfig {
         self.name.clone().unwrap_or_else(|| (index + 1).to_string())
     }
 
-    /// The URL, if requests can be sent there.
-    fn uri(&self) -> Result<Uri, &'static str> {
-        const NOT_A_URL: &str = "must be a URL such as https://example.org/webhooks";
-        let uri: Uri = self.url.parse().map_err(|_| NOT_A_URL)?;
-        match uri.scheme_str() {
-            Some("http" | "https") => {}
-            _ => return Err(NOT_A_URL),
-        }
-        let authority = uri.authority().ok_or(NOT_A_URL)?;
-        if authority.host().is_empty() {
-            return Err(NOT_A_URL);
-        }
-        if authority.as_str().contains('@') {
-            return Err("names a user: put `Authorization` into `headers` instead");
-        }
-        if self.url.contains('#') {
-            return Err("has a part behind `#`, which is never sent: remove it");
-        }
-        Ok(uri)
-    }
-
     fn header_map(&self) -> Result<HeaderMap, (String, &'static str)> {
         let mut map = HeaderMap::with_capacity(self.headers.len());
         for (name, value) in &self.headers {
@@ -270,7 +250,7 @@ impl WebhookConfig {
         {
             fault("name", "must be 1 to 64 letters, digits, `-` and `_`");
         }
-        match self.uri() {
+        match self.url.uri() {
             _ if self.url.is_empty() => fault("url", "is required"),
             Err(text) => fault("url", text),
             Ok(_) => {}
@@ -304,93 +284,9 @@ const CONNECTION_HEADERS: [&str; 6] = [
     "upgrade",
 ];
 
-fn without_query<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(url.split_once('?').map_or(url, |(before, _)| before))
-}
-
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
-}
-
-/// One endpoint, resolved: nothing in it needs to be parsed any more.
-pub struct WebhookEndpoint {
-    /// What it is called: unique in its app.
-    pub name: Arc<str>,
-    /// Where requests go.
-    pub url: Uri,
-    /// What is added to them.
-    pub headers: HeaderMap,
-    /// The settings as they were written.
-    pub config: WebhookConfig,
-    kinds: u8,
-}
-
-impl WebhookEndpoint {
-    /// Whether it is told of such events of this channel.
-    pub fn wants(&self, kind: WebhookKind, channel: &ChannelName) -> bool {
-        self.kinds & kind.bit() != 0 && self.config.filter.fits(channel.as_str())
-    }
-}
-
-/// Neither header values nor the query of the URL, where secrets stand.
-impl fmt::Debug for WebhookEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebhookEndpoint")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The endpoints of an app that are enabled. An app without any asks one byte whether anybody wants to hear.
-#[derive(Debug, Default)]
-pub struct WebhookEndpoints {
-    all: Vec<Arc<WebhookEndpoint>>,
-    kinds: u8,
-}
-
-impl WebhookEndpoints {
-    /// Resolves what is in order; see [`AppConfig::faults`](super::AppConfig::faults) for what is not.
-    pub(super) fn of(webhooks: &[WebhookConfig]) -> WebhookEndpoints {
-        let resolve = |(index, webhook): (usize, &WebhookConfig)| {
-            let of_type = webhook
-                .event_types
-                .iter()
-                .fold(0, |kinds, kind| kinds | kind.bit());
-            Some(Arc::new(WebhookEndpoint {
-                name: webhook.name_at(index).into(),
-                url: webhook.uri().ok()?,
-                headers: webhook.header_map().ok()?,
-                kinds: if of_type == 0 { u8::MAX } else { of_type },
-                config: webhook.clone(),
-            }))
-        };
-        let enabled = webhooks.iter().enumerate().filter(|(_, webhook)| webhook.enabled);
-        let all: Vec<_> = enabled.filter_map(resolve).collect();
-        let kinds = all.iter().fold(0, |kinds, endpoint| kinds | endpoint.kinds);
-        WebhookEndpoints { all, kinds }
-    }
-
-    /// The endpoints that ask for such events of this channel. Nobody is told of the channels of single users.
-    pub(super) fn wanting(
-        &self,
-        kind: WebhookKind,
-        channel: &ChannelName,
-    ) -> impl Iterator<Item = &Arc<WebhookEndpoint>> {
-        let any = self.kinds & kind.bit() != 0 && !channel.kind().is_user();
-        let all: &[Arc<WebhookEndpoint>] = if any { &self.all } else { &[] };
-        all.iter().filter(move |endpoint| endpoint.wants(kind, channel))
-    }
-
-    /// The endpoint that goes by this name.
-    pub fn find(&self, name: &str) -> Option<&Arc<WebhookEndpoint>> {
-        self.all.iter().find(|endpoint| &*endpoint.name == name)
-    }
-
-    /// All of them, in the order in which they were written.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<WebhookEndpoint>> {
-        self.all.iter()
-    }
 }
 
 #[cfg(test)]
@@ -399,13 +295,9 @@ mod tests {
 
     fn endpoint(url: &str) -> WebhookConfig {
         WebhookConfig {
-            url: url.into(),
+            url: WebhookUrl::new(url),
             ..WebhookConfig::default()
         }
-    }
-
-    fn channel(name: &str) -> ChannelName {
-        ChannelName::parse(name, 200).expect("a legal name")
     }
 
     #[test]
@@ -416,18 +308,21 @@ mod tests {
         };
         type AnyChange = Box<dyn Fn(&mut WebhookConfig)>;
         let cases: Vec<(AnyChange, &str)> = vec![
-            (Box::new((|it| it.url.clear()) as Change), "url"),
-            (Box::new((|it| it.url = "example.org".into()) as Change), "url"),
+            (Box::new((|it| it.url = WebhookUrl::default()) as Change), "url"),
             (
-                Box::new((|it| it.url = "ftp://example.org/".into()) as Change),
+                Box::new((|it| it.url = WebhookUrl::new("example.org")) as Change),
                 "url",
             ),
             (
-                Box::new((|it| it.url = "https://u:p@example.org/".into()) as Change),
+                Box::new((|it| it.url = WebhookUrl::new("ftp://example.org/")) as Change),
                 "url",
             ),
             (
-                Box::new((|it| it.url = "https://example.org/#a".into()) as Change),
+                Box::new((|it| it.url = WebhookUrl::new("https://u:p@example.org/")) as Change),
+                "url",
+            ),
+            (
+                Box::new((|it| it.url = WebhookUrl::new("https://example.org/#a")) as Change),
                 "url",
             ),
             (Box::new((|it| it.name = Some("a b".into())) as Change), "name"),
@@ -496,49 +391,6 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_hears_of_what_it_asked_for() {
-        use WebhookKind::{CacheMiss, ChannelOccupied, ClientEvent, MemberAdded};
-        let filtered = WebhookConfig {
-            event_types: vec![ClientEvent, MemberAdded],
-            filter: WebhookFilter {
-                channel_name_starts_with: Some("presence-".into()),
-                channel_name_ends_with: Some("-eu".into()),
-                channel_patterns: vec!["*-room-*".into(), "*-hall-*".into()],
-            },
-            ..endpoint("http://a/")
-        };
-        let off = WebhookConfig {
-            enabled: false,
-            ..endpoint("http://b/")
-        };
-        let filtered = WebhookEndpoints::of(&[off, filtered]);
-        for (kind, name, wanted) in [
-            (ClientEvent, "presence-room-eu", true),
-            (ClientEvent, "presence-room-1-eu", true),
-            (MemberAdded, "presence-hall-1-eu", true),
-            (MemberAdded, "presence-yard-1-eu", false),
-            (ClientEvent, "presence-room-1-us", false),
-            (ClientEvent, "private-room-1-eu", false),
-            (ChannelOccupied, "presence-room-1-eu", false),
-        ] {
-            assert_eq!(
-                filtered.wanting(kind, &channel(name)).next().is_some(),
-                wanted,
-                "{kind:?} {name}"
-            );
-        }
-        assert_eq!(filtered.iter().map(|it| &*it.name).collect::<Vec<_>>(), ["2"]);
-
-        let all = WebhookEndpoints::of(&[endpoint("http://a/")]);
-        for (kind, name, count) in [
-            (CacheMiss, "cache-a", 1),
-            (ChannelOccupied, "#server-to-user-a", 0),
-        ] {
-            assert_eq!(all.wanting(kind, &channel(name)).count(), count, "{name}");
-        }
-    }
-
-    #[test]
     fn header_values_and_queries_are_not_shown() {
         let mut webhook = endpoint("https://example.org/?token=hunter2");
         webhook
@@ -547,7 +399,7 @@ mod tests {
         let endpoints = WebhookEndpoints::of(std::slice::from_ref(&webhook));
         assert_eq!(endpoints.iter().count(), 1);
         assert!(!format!("{endpoints:?}").contains("hunter"));
-        assert!(!format!("{:?}", webhook.headers).contains("hunter"));
+        assert!(!format!("{webhook:?}").contains("hunter"));
         let printed = serde_json::to_value(&webhook).expect("serialises");
         assert!(!printed.to_string().contains("hunter"));
         assert_eq!(printed["url"], "https://example.org/");

@@ -98,7 +98,7 @@ impl StoreConfig {
             Err(text) => return vec![("url", text)],
         };
         rule(
-            parts.password.is_empty() || self.password.is_empty(),
+            parts.user.password.is_empty() || self.password.is_empty(),
             "password",
             "stands beside the one in `store.url`: only one of them can be meant",
         );
@@ -107,7 +107,7 @@ impl StoreConfig {
             "password",
             "does nothing: a file of SQLite has none",
         );
-        for (key, secret) in [("url", &parts.password), ("password", &self.password)] {
+        for (key, secret) in [("url", &parts.user.password), ("password", &self.password)] {
             rule(
                 secret.expose() != REDACTED,
                 key,
@@ -122,9 +122,9 @@ impl StoreConfig {
 
     /// The password, wherever it was written.
     pub(super) fn password_of<'a>(&'a self, parts: &'a Parts) -> &'a Secret {
-        match parts.password.is_empty() {
+        match parts.user.password.is_empty() {
             true => &self.password,
-            false => &parts.password,
+            false => &parts.user.password,
         }
     }
 }

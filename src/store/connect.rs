@@ -107,7 +107,7 @@ pub(super) fn options(config: &StoreConfig, parts: &Parts) -> Result<Options, (&
                 .database(&parts.database)
                 .application_name("fanwire")
                 .disable_statement_logging();
-            if let Some(username) = &parts.username {
+            if let Some(username) = &parts.user.name {
                 connect = connect.username(username);
             }
             if !password.is_empty() {
@@ -136,7 +136,7 @@ pub(super) fn options(config: &StoreConfig, parts: &Parts) -> Result<Options, (&
                 .port(parts.port.unwrap_or(3306))
                 .database(&parts.database)
                 .disable_statement_logging();
-            if let Some(username) = &parts.username {
+            if let Some(username) = &parts.user.name {
                 connect = connect.username(username);
             }
             if !password.is_empty() {

@@ -1,16 +1,15 @@
 //! The one address that says which database the apps are in: read strictly, shown without its password.
 
-use std::fmt;
+use serde::Deserialize;
 
-use percent_encoding::percent_decode_str;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize, Serializer};
-
-use crate::secret::{REDACTED, Secret};
+use crate::secret::REDACTED;
+use crate::secret::url::{Userinfo, decoded, host_and_port, shown_as_text};
 
 /// Where the database is: `postgres://`, `mysql://` or `sqlite:`; empty for none. Never shows its password.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct StoreUrl(String);
+
+shown_as_text!(StoreUrl);
 
 /// The kind of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +46,7 @@ impl Dialect {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parts {
     pub(super) dialect: Dialect,
-    pub(super) username: Option<String>,
-    pub(super) password: Secret,
+    pub(super) user: Userinfo,
     /// Empty with a socket of the file system, and for SQLite.
     pub(super) host: String,
     pub(super) port: Option<u16>,
@@ -94,11 +92,7 @@ impl StoreUrl {
             _ => return Err(unknown.into()),
         };
         let rest = rest.strip_prefix("//").ok_or(unknown)?;
-        // A password may hold anything but `@`, which a careless one holds all the same.
-        let (user, rest) = match rest.rsplit_once('@') {
-            Some((user, rest)) => (Some(user), rest),
-            None => (None, rest),
-        };
+        let (user, rest) = Userinfo::split(rest)?;
         let (rest, options) = match rest.split_once('?') {
             Some((rest, options)) => (rest, read_options(dialect, options)?),
             None => (rest, Vec::new()),
@@ -114,14 +108,9 @@ impl StoreUrl {
         if host.is_empty() && !has_socket {
             return Err("names no host".into());
         }
-        let (username, password) = match user.map(|user| user.split_once(':').unwrap_or((user, ""))) {
-            Some((name, password)) => (decoded(name)?, decoded(password)?),
-            None => Default::default(),
-        };
         Ok(Parts {
             dialect,
-            username: Some(username).filter(|name| !name.is_empty()),
-            password: Secret::new(&password),
+            user,
             host,
             port,
             database: decoded(database)?,
@@ -134,15 +123,9 @@ impl StoreUrl {
         if self.is_empty() {
             return String::new();
         }
-        let Ok(parts) = self.parts() else {
-            return REDACTED.to_owned();
-        };
-        match (self.0.split_once("://"), self.0.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, rest))) if !parts.password.is_empty() => {
-                let name = parts.username.unwrap_or_default();
-                format!("{scheme}://{name}:{REDACTED}@{rest}")
-            }
-            _ => self.0.clone(),
+        match self.parts() {
+            Ok(parts) => parts.user.hide_password(&self.0),
+            Err(_) => REDACTED.to_owned(),
         }
     }
 }
@@ -160,8 +143,7 @@ fn file(path: &str) -> Result<Parts, String> {
     }
     Ok(Parts {
         dialect: Dialect::Sqlite,
-        username: None,
-        password: Secret::default(),
+        user: Userinfo::default(),
         host: String::new(),
         port: None,
         database: path.to_owned(),
@@ -178,63 +160,6 @@ fn read_options(dialect: Dialect, text: &str) -> Result<Vec<(&'static str, Strin
         Ok((*name, decoded(value)?))
     };
     text.split('&').map(option).collect()
-}
-
-fn decoded(text: &str) -> Result<String, String> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded
-        .map(String::from)
-        .map_err(|_| "holds a %-escape that is no UTF-8".into())
-}
-
-fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(bracketed) => {
-            let (host, rest) = bracketed.split_once(']').ok_or("has a `[` without its `]`")?;
-            (
-                host,
-                rest.strip_prefix(':').or((!rest.is_empty()).then_some(rest)),
-            )
-        }
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let port = match port {
-        Some(port) => {
-            let port = port.parse().ok().filter(|port| *port > 0);
-            Some(port.ok_or("has a port that is no number from 1 to 65535")?)
-        }
-        None => None,
-    };
-    Ok((host.to_owned(), port))
-}
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
-    }
-}
-
-impl Serialize for StoreUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.shown())
-    }
-}
-
-impl JsonSchema for StoreUrl {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "StoreUrl".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        String::json_schema(generator)
-    }
 }
 
 #[cfg(test)]
@@ -293,8 +218,8 @@ mod tests {
             ("postgres://:p@q/r?s:t@a/d", None, "p@q/r?s:t"),
         ] {
             let parts = parts(url).expect(url);
-            assert_eq!(parts.username.as_deref(), name, "{url}");
-            assert_eq!(parts.password.expose(), password, "{url}");
+            assert_eq!(parts.user.name.as_deref(), name, "{url}");
+            assert_eq!(parts.user.password.expose(), password, "{url}");
             assert_eq!(
                 (parts.host.as_str(), parts.database.as_str()),
                 ("a", "d"),

@@ -1,7 +1,6 @@
 //! What an app's own servers may see of its webhooks: how each endpoint is, and what was given up. Neither secrets nor
 //! header values, and of a URL nothing behind the path.
 
-use hyper::Uri;
 use serde::Serialize;
 
 use super::dead::Letter;
@@ -107,7 +106,7 @@ impl EndpointReport {
                 _ => EndpointState::Delivering,
             },
             name,
-            url: shown(&config.url),
+            url: config.url.shown(),
             queue_events,
             queue_bytes: queue.map_or(0, |queue| queue.bytes()),
             in_flight: queue.map_or(0, |queue| queue.under_way()),
@@ -140,35 +139,6 @@ impl LetterReport {
             events: letter.events.len(),
             attempts: letter.attempts,
             error: letter.error.clone(),
-        }
-    }
-}
-
-/// A URL up to its path: tokens stand in queries.
-fn shown(url: &str) -> String {
-    let Ok(url) = url.parse::<Uri>() else {
-        return String::new();
-    };
-    let (scheme, authority) = (url.scheme_str().unwrap_or_default(), url.authority());
-    format!(
-        "{scheme}://{}{}",
-        authority.map_or("", |it| it.as_str()),
-        url.path()
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_shown_without_what_may_be_secret() {
-        let table = [
-            ("https://example.org/hooks?token=1", "https://example.org/hooks"),
-            ("http://[::1]:8080", "http://[::1]:8080/"),
-        ];
-        for (url, expected) in table {
-            assert_eq!(shown(url), expected);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the back end is told: of each change of what all nodes together have, by one of them.
 
-use fanwire::app::{AppConfig, WebhookConfig, WebhookKind};
+use fanwire::app::{AppConfig, WebhookConfig, WebhookKind, WebhookUrl};
 use serde_json::{Value, json};
 
 use crate::bus::Bus;
@@ -25,7 +25,7 @@ async fn telling(bus: Bus, webhook_grace_ms: u32, kinds: &[WebhookKind]) -> (Nod
     let receiver = Receiver::start().await;
     let app = AppConfig {
         webhooks: vec![WebhookConfig {
-            url: receiver.url("/"),
+            url: WebhookUrl::new(&receiver.url("/")),
             event_types: kinds.to_vec(),
             ..WebhookConfig::default()
         }],

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fanwire::app::{AppConfig, WebhookConfig, WebhookKind};
+use fanwire::app::{AppConfig, WebhookConfig, WebhookKind, WebhookUrl};
 use serde_json::{Value, json};
 
 use crate::support::eventually;
@@ -23,7 +23,7 @@ async fn told_of(kinds: &[WebhookKind], webhook_grace_ms: u32) -> (TestServer, R
     let receiver = Receiver::start().await;
     let app = AppConfig {
         webhooks: vec![WebhookConfig {
-            url: receiver.url("/webhooks"),
+            url: WebhookUrl::new(&receiver.url("/webhooks")),
             event_types: kinds.to_vec(),
             ..WebhookConfig::default()
         }],
@@ -257,7 +257,7 @@ async fn users_who_sign_in_and_those_who_watch_them_are_no_news() {
     let receiver = Receiver::start().await;
     let app = AppConfig {
         webhooks: vec![WebhookConfig {
-            url: receiver.url("/"),
+            url: WebhookUrl::new(&receiver.url("/")),
             event_types: vec![ChannelOccupied, ChannelVacated, SubscriptionCount],
             ..WebhookConfig::default()
         }],

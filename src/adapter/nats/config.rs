@@ -1,19 +1,21 @@
 //! Where NATS is and how to get in: one section for every part of the server that uses it.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use async_nats::ServerAddr;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::adapter::tls::{self, TlsFiles};
+use crate::secret::url::shown_as_text;
 use crate::secret::{REDACTED, Secret};
 
 /// Where one NATS server is: `nats://host:4222`, with TLS `tls://`. Never shows a password, which does not belong
 /// into it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct NatsUrl(String);
+
+shown_as_text!(NatsUrl);
 
 impl NatsUrl {
     /// Wraps an address, right or wrong.
@@ -47,32 +49,6 @@ impl NatsUrl {
             Some((_, host)) => format!("{scheme}://{REDACTED}@{host}"),
             None => self.0.clone(),
         }
-    }
-}
-
-impl fmt::Debug for NatsUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
-    }
-}
-
-impl Serialize for NatsUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.shown())
-    }
-}
-
-impl JsonSchema for NatsUrl {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "NatsUrl".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        String::json_schema(generator)
     }
 }
 

@@ -86,12 +86,12 @@ impl RedisConfig {
             }
         };
         rule(
-            parts.password.is_empty() || self.password.is_empty(),
+            parts.user.password.is_empty() || self.password.is_empty(),
             "password",
             "stands beside the one in `redis.url`: only one of them can be meant",
         );
         rule(
-            parts.username.is_none() || self.username.is_none(),
+            parts.user.name.is_none() || self.username.is_none(),
             "username",
             "stands beside the one in `redis.url`: only one of them can be meant",
         );
@@ -101,7 +101,7 @@ impl RedisConfig {
             "is missing: a user without a password cannot sign in",
         );
         for (key, secret) in [
-            ("url", &parts.password),
+            ("url", &parts.user.password),
             ("password", &self.password),
             ("sentinel_password", &self.sentinel_password),
         ] {
@@ -162,12 +162,12 @@ impl RedisConfig {
 
     /// Who signs in to the servers.
     pub(super) fn login(&self, parts: &Parts) -> Login {
-        let password = match parts.password.is_empty() {
+        let password = match parts.user.password.is_empty() {
             true => &self.password,
-            false => &parts.password,
+            false => &parts.user.password,
         };
         Login {
-            username: parts.username.clone().or_else(|| self.username.clone()),
+            username: parts.user.name.clone().or_else(|| self.username.clone()),
             password: password.clone(),
         }
     }

@@ -2,16 +2,17 @@
 
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 
-use crate::secret::{REDACTED, Secret};
+use crate::secret::REDACTED;
+use crate::secret::url::{Userinfo, decoded, host_and_port, shown_as_text};
 
 /// Where Redis is: `redis://`, `redis-sentinel://` or `redis-cluster://`, with TLS `rediss://` and so on. Never
 /// shows its password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct RedisUrl(String);
+
+shown_as_text!(RedisUrl);
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,8 +47,7 @@ pub(super) enum Layout {
 pub(super) struct Parts {
     pub(super) layout: Layout,
     pub(super) tls: bool,
-    pub(super) username: Option<String>,
-    pub(super) password: Secret,
+    pub(super) user: Userinfo,
     /// The server, the sentinels, or some servers of the cluster: one at least.
     pub(super) addresses: Vec<Address>,
 }
@@ -70,11 +70,7 @@ impl RedisUrl {
             Some(kind) => (true, kind),
             None => (false, scheme.strip_prefix("redis").ok_or(unknown)?),
         };
-        // A password may hold anything but `@`, which a careless one holds all the same.
-        let (user, rest) = match rest.rsplit_once('@') {
-            Some((user, rest)) => (Some(user), rest),
-            None => (None, rest),
-        };
+        let (user, rest) = Userinfo::split(rest)?;
         if rest.contains(['?', '#']) {
             return Err("takes no options behind `?`".into());
         }
@@ -105,98 +101,36 @@ impl RedisUrl {
         if layout == Layout::Single && addresses.len() > 1 {
             return Err("names several hosts: that is redis-cluster:// or redis-sentinel://".into());
         }
-        let (username, password) = match user.map(|user| user.split_once(':').unwrap_or((user, ""))) {
-            Some((name, password)) => (decoded(name)?, decoded(password)?),
-            None => Default::default(),
-        };
         Ok(Parts {
             layout,
             tls,
-            username: Some(username).filter(|name| !name.is_empty()),
-            password: Secret::new(&password),
+            user,
             addresses,
         })
     }
 
     /// The text with its password left out; nothing of it where the password cannot be told from the rest.
     fn shown(&self) -> String {
-        let Ok(parts) = self.parts() else {
-            return REDACTED.to_owned();
-        };
-        match (self.0.split_once("://"), self.0.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, rest))) if !parts.password.is_empty() => {
-                let name = parts.username.unwrap_or_default();
-                format!("{scheme}://{name}:{REDACTED}@{rest}")
-            }
-            _ => self.0.clone(),
+        match self.parts() {
+            Ok(parts) => parts.user.hide_password(&self.0),
+            Err(_) => REDACTED.to_owned(),
         }
     }
-}
-
-fn decoded(text: &str) -> Result<String, String> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded
-        .map(String::from)
-        .map_err(|_| "holds a %-escape that is no UTF-8".into())
 }
 
 fn address(text: &str, default_port: u16) -> Result<Address, String> {
-    let not_a_port = || "has a port that is no number from 1 to 65535".to_owned();
-    let (host, port) = match text.strip_prefix('[') {
-        Some(bracketed) => {
-            let (host, port) = bracketed.split_once(']').ok_or("has a `[` without its `]`")?;
-            let port = match port {
-                "" => None,
-                port => Some(port.strip_prefix(':').ok_or_else(not_a_port)?),
-            };
-            (host, port)
-        }
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
+    let none = || "names no host".to_owned();
+    if text.starts_with(':') {
+        return Err(none());
+    }
+    let (host, port) = host_and_port(text)?;
     if host.is_empty() {
-        return Err("names no host".into());
+        return Err(none());
     }
-    let port = match port {
-        Some(port) => port
-            .parse()
-            .ok()
-            .filter(|port| *port > 0)
-            .ok_or_else(not_a_port)?,
-        None => default_port,
-    };
     Ok(Address {
-        host: host.to_owned(),
-        port,
+        host,
+        port: port.unwrap_or(default_port),
     })
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
-    }
-}
-
-impl Serialize for RedisUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.shown())
-    }
-}
-
-impl JsonSchema for RedisUrl {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "RedisUrl".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        String::json_schema(generator)
-    }
 }
 
 #[cfg(test)]
@@ -236,7 +170,7 @@ mod tests {
             assert_eq!((parts.layout, parts.tls), (layout, tls), "{url}");
             let found: Vec<_> = parts.addresses.iter().map(Address::to_string).collect();
             assert_eq!(found.join(" "), addresses, "{url}");
-            assert_eq!((parts.username, parts.password.is_empty()), (None, true), "{url}");
+            assert_eq!(parts.user, Userinfo::default(), "{url}");
         }
     }
 
@@ -250,8 +184,8 @@ mod tests {
             ("redis://:p@q/r?s:t@a", None, "p@q/r?s:t"),
         ] {
             let parts = parts(url).expect(url);
-            assert_eq!(parts.username.as_deref(), name, "{url}");
-            assert_eq!(parts.password.expose(), password, "{url}");
+            assert_eq!(parts.user.name.as_deref(), name, "{url}");
+            assert_eq!(parts.user.password.expose(), password, "{url}");
             assert_eq!(parts.addresses[0].host, "a", "{url}");
         }
     }

@@ -16,7 +16,7 @@ use super::{LEASE, MS};
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::memory::{Bus, Link, Member, Memory};
 use crate::adapter::{self, NodeId};
-use crate::app::{Admission, App, AppConfig, Apps, WebhookConfig};
+use crate::app::{Admission, App, AppConfig, Apps, WebhookConfig, WebhookUrl};
 use crate::hub::inbox::{Entry, Inbox, Inboxes, ShardIndex, SocketKey};
 use crate::hub::namespace::Namespace;
 use crate::metrics::Metrics;
@@ -109,7 +109,7 @@ impl Machine {
             presence_members_max: 1_000,
             watch_grace_ms: 500,
             webhooks: vec![WebhookConfig {
-                url: "http://127.0.0.1/".into(),
+                url: WebhookUrl::new("http://127.0.0.1/"),
                 ..WebhookConfig::default()
             }],
             ..AppConfig::demo()
