@@ -65,7 +65,9 @@ pub(super) fn authenticate<'a>(
 fn refused(why: NotFound, unknown: impl FnOnce() -> ApiError) -> ApiError {
     match why {
         NotFound::Unknown => unknown(),
-        NotFound::Unavailable => ApiError::StoreAway,
+        NotFound::Unavailable => ApiError::StoreAway(
+            "The store of apps does not answer, and this app is not known here yet. Ask again in a second.",
+        ),
     }
 }
 

@@ -45,12 +45,10 @@ pub(super) enum ApiError {
     },
     /// 500: our own fault.
     Internal,
-    /// 503: the app is not known, and the store that may have it does not answer.
-    StoreAway,
     /// 503: the shards are above their marks; nothing was delivered.
     Busy,
     /// 503: the store that knows the answer does not answer itself.
-    StoreDown,
+    StoreAway(&'static str),
 }
 
 #[derive(Serialize)]
@@ -79,7 +77,7 @@ impl ApiError {
             ApiError::OverRate { .. } => StatusCode::TOO_MANY_REQUESTS,
             ApiError::OverQuota { .. } => StatusCode::FORBIDDEN,
             ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            ApiError::Busy | ApiError::StoreDown | ApiError::StoreAway => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Busy | ApiError::StoreAway(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -113,13 +111,8 @@ impl ApiError {
                 "The app may publish {max} messages per day (`messages_per_day`); {left} are left, and this call needs \
                  {needed}, one for each channel. Nothing was published. The day ends at {until}."
             ),
-            ApiError::StoreDown => {
-                "The store that keeps usage does not answer. What was used meanwhile is kept. Ask again in a second.".into()
-            }
             ApiError::Internal => "The server failed. Nothing is known about the effect of this call.".into(),
-            ApiError::StoreAway => {
-                "The store of apps does not answer, and this app is not known here yet. Ask again in a second.".into()
-            }
+            ApiError::StoreAway(text) => (*text).into(),
             ApiError::Busy => {
                 "The server has more events waiting than it may hold. Nothing was delivered. Ask again in a second.".into()
             }
@@ -150,7 +143,7 @@ impl ApiError {
             ApiError::WrongMethod { allow } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
-            ApiError::Busy | ApiError::UnderWay | ApiError::StoreDown | ApiError::StoreAway => {
+            ApiError::Busy | ApiError::UnderWay | ApiError::StoreAway(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(1));
             }
             ApiError::OverRate { wait_s, .. } | ApiError::OverQuota { wait_s, .. } => {
@@ -204,7 +197,7 @@ mod tests {
         for (refusal, status, header, value) in [
             (ApiError::WrongMethod { allow: "POST" }, 405, ALLOW, "POST"),
             (ApiError::Busy, 503, RETRY_AFTER, "1"),
-            (ApiError::StoreAway, 503, RETRY_AFTER, "1"),
+            (ApiError::StoreAway("Away."), 503, RETRY_AFTER, "1"),
             (ApiError::UnderWay, 409, RETRY_AFTER, "1"),
             (over_rate, 429, RETRY_AFTER, "7"),
             (over_quota, 403, RETRY_AFTER, "3600"),

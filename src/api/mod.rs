@@ -276,7 +276,11 @@ impl Api {
                 .control
                 .spawn(async move { store.usage(&id, query.days).await });
             let asked = asked.await.map_err(|_| ApiError::Internal)?;
-            used = asked.map_err(|_| ApiError::StoreDown)?;
+            used = asked.map_err(|_| {
+                ApiError::StoreAway(
+                    "The store that keeps usage does not answer. What was used meanwhile is kept. Ask again in a second.",
+                )
+            })?;
         }
         used.extend(app.unsaved_usage());
         Ok(query.answer(today, used, &app.settings().config))
