@@ -15,22 +15,13 @@ const MOMENT: Duration = Duration::from_millis(1500);
 /// Writes a test of each check for one kind of broker.
 macro_rules! suite {
     ($ground:expr) => {
-        $crate::suite::suite!($ground;
-            entries_come_as_they_were_put_and_in_order
-            only_the_owner_is_given_entries
-            a_killed_node_is_succeeded
-            what_is_done_never_comes_again
-            two_clusters_do_not_meet
-            a_restarted_broker_has_everything_in_order
-            a_frozen_broker_has_everything_in_order
-            full_is_told_and_passes
-            a_full_broker_is_told_and_has_room_again
-            owners_change_in_a_burst
-            many_entries_are_drained_by_two_owners
-        );
+        $crate::suite::suite!(every check: each; $ground);
     };
     (in one test: $ground:expr) => {
-        $crate::suite::suite!(in one test: $ground;
+        $crate::suite::suite!(every check: together; $ground);
+    };
+    (every check: $how:ident; $ground:expr) => {
+        $crate::suite::suite!($how; $ground;
             entries_come_as_they_were_put_and_in_order
             only_the_owner_is_given_entries
             a_killed_node_is_succeeded
@@ -44,7 +35,7 @@ macro_rules! suite {
             many_entries_are_drained_by_two_owners
         );
     };
-    (in one test: $ground:expr; $($check:ident)*) => {
+    (together; $ground:expr; $($check:ident)*) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn every_check() {
             let mut ground = $ground;
@@ -54,7 +45,7 @@ macro_rules! suite {
             )*
         }
     };
-    ($ground:expr; $($check:ident)*) => {
+    (each; $ground:expr; $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $check() {
