@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use fanwire::app::{AppConfig, AppRecord, AppStore, KeyRecord, Secret};
+use fanwire::app::{AppConfig, AppRecord, AppStore, KeyRecord, KeyState, Secret};
 use fanwire::config::{AppReader, Config};
 use fanwire::store::{SchemaState, SqlStore, VERSION};
 use jiff::{SpanRelativeTo, Timestamp};
@@ -259,12 +259,14 @@ fn show(config: &Config, app: &AppRecord, now: Timestamp) -> anyhow::Result<Told
 
 /// Whether a key may be used now.
 fn key_state(key: &KeyRecord, now: Timestamp) -> &'static str {
-    let time = |text: &Option<String>| text.as_ref().map(|text| text.parse::<Timestamp>());
-    match (time(&key.active_from), time(&key.expires_at)) {
-        (Some(Err(_)), _) | (_, Some(Err(_))) => "wrong time",
-        (_, Some(Ok(until))) if until <= now => "expired",
-        (Some(Ok(from)), _) if from > now => "not yet active",
-        _ => "active",
+    let time = |text: &Option<String>| text.as_ref().map(|text| text.parse::<Timestamp>()).transpose();
+    let (Ok(from), Ok(until)) = (time(&key.active_from), time(&key.expires_at)) else {
+        return "wrong time";
+    };
+    match KeyState::of(from, until, now) {
+        KeyState::NotYet => "not yet active",
+        KeyState::Active => "active",
+        KeyState::Expired => "expired",
     }
 }
 

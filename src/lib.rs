@@ -30,5 +30,6 @@ pub mod metrics;
 
 pub mod checkup;
 pub mod secret;
+pub mod wall;
 
 pub mod protocol;

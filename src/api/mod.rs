@@ -19,7 +19,7 @@ mod users;
 mod webhooks;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -34,6 +34,7 @@ use tokio::runtime::Handle;
 use crate::app::{App, AppStore, Rated};
 use crate::node::{Busy, Cluster, Node};
 use crate::protocol::path::below_prefix;
+use crate::wall;
 use crate::webhook::Letters;
 use auth::Signed;
 use channels::{ChannelQuery, ListQuery};
@@ -159,7 +160,7 @@ impl Api {
             query: head.uri.query().unwrap_or_default(),
             prefix: &self.config.path_prefix,
         };
-        let auth = auth::authenticate(app, signed, unix_s())?;
+        let auth = auth::authenticate(app, signed, wall::unix_s())?;
         let received = body::receive(body, self.config.body_bytes_max, self.config.body_timeout_s).await?;
         auth.check_body(received.md5, received.bytes.is_empty())?;
         Ok(received.bytes)
@@ -324,12 +325,6 @@ fn connections_answer(connections: usize) -> Bytes {
         connections: usize,
     }
     channels::rendered(&Answer { connections })
-}
-
-/// Seconds since 1970. A clock before that is as wrong as one that stands at it.
-fn unix_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

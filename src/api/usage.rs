@@ -20,12 +20,12 @@ pub(super) struct UsageQuery {
 
 #[derive(Serialize)]
 struct Answer {
-    days: Vec<Day>,
-    limits: Limits,
+    days: Vec<DayAnswer>,
+    limits: LimitsAnswer,
 }
 
 #[derive(Serialize)]
-struct Day {
+struct DayAnswer {
     date: String,
     messages: u64,
     delivered: u64,
@@ -36,7 +36,7 @@ struct Day {
 
 /// As they are configured: 0 is no limit.
 #[derive(Serialize)]
-struct Limits {
+struct LimitsAnswer {
     messages_per_day: u64,
     publishes_per_s: u32,
     queries_per_s: u32,
@@ -72,8 +72,8 @@ impl UsageQuery {
         let is_asked_for = |day: &UsageDay| (0..i64::from(self.days)).contains(&age(day.day));
         let days = days.into_values().rev().filter(is_asked_for);
         rendered(&Answer {
-            days: days.map(Day::from).collect(),
-            limits: Limits {
+            days: days.map(DayAnswer::from).collect(),
+            limits: LimitsAnswer {
                 messages_per_day: config.messages_per_day,
                 publishes_per_s: config.publishes_per_s,
                 queries_per_s: config.queries_per_s,
@@ -85,9 +85,9 @@ impl UsageQuery {
     }
 }
 
-impl From<UsageDay> for Day {
-    fn from(used: UsageDay) -> Day {
-        Day {
+impl From<UsageDay> for DayAnswer {
+    fn from(used: UsageDay) -> DayAnswer {
+        DayAnswer {
             date: used.day.to_string(),
             messages: used.messages,
             delivered: used.delivered,

@@ -49,7 +49,31 @@ impl Key {
     }
 
     fn is_active(&self, now: Timestamp) -> bool {
-        self.active_from.is_none_or(|from| from <= now) && self.expires_at.is_none_or(|end| now < end)
+        KeyState::of(self.active_from, self.expires_at, now) == KeyState::Active
+    }
+}
+
+/// Whether a key may be used at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// Not before its time has come.
+    NotYet,
+    /// It may.
+    Active,
+    /// Not any more.
+    Expired,
+}
+
+impl KeyState {
+    /// That of a key which may be used from one time on, if any, and not from another one on.
+    pub fn of(active_from: Option<Timestamp>, expires_at: Option<Timestamp>, now: Timestamp) -> KeyState {
+        if expires_at.is_some_and(|end| end <= now) {
+            KeyState::Expired
+        } else if active_from.is_some_and(|from| from > now) {
+            KeyState::NotYet
+        } else {
+            KeyState::Active
+        }
     }
 }
 

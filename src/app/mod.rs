@@ -26,7 +26,7 @@ use arc_swap::{ArcSwap, Guard};
 
 pub use config::{AppConfig, Fault, PingMode};
 pub use directory::Apps;
-pub use keys::{Key, KeyConfig};
+pub use keys::{Key, KeyConfig, KeyState};
 pub use lookup::{LookupBounds, NotFound, QUESTIONS_MAX, Question};
 pub use origin::{OriginError, OriginPattern};
 pub use policy::{ChannelRule, Explained, Explanation, Policy};

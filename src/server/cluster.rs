@@ -68,7 +68,7 @@ pub(super) fn open(config: &Config) -> Result<Option<(Link, Threads)>, StartErro
     let threads = Threads::start()?;
     let on_threads = threads.enter();
     let (sink, events) = events(usize::from(adapter.connections), adapter.inbox_bytes_max);
-    let fault = |section| move |(key, text)| StartError::Adapter { section, key, text };
+    let fault = |section| move |(key, text)| StartError::Setting { section, key, text };
     let (driver, adapter): (_, Arc<dyn Adapter>) = match adapter.driver {
         Driver::None => return Ok(None),
         Driver::Redis => {

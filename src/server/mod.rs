@@ -93,9 +93,9 @@ pub enum StartError {
     /// A metric's name is not legal: the prefix.
     #[error("metrics.prefix: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The way to the other nodes cannot be set up as configured.
+    /// What a section of the configuration is about cannot be set up as it says.
     #[error("{section}.{key}: {text}")]
-    Adapter {
+    Setting {
         /// The section of the configuration.
         section: &'static str,
         /// The key in it.

@@ -29,7 +29,7 @@ pub(super) async fn open(config: &Config, apps: Apps) -> Result<(Apps, Option<Op
     if !section.is_on() {
         return Ok((apps, None));
     }
-    let store = SqlStore::open(section).map_err(|(key, text)| StartError::Adapter {
+    let store = SqlStore::open(section).map_err(|(key, text)| StartError::Setting {
         section: "store",
         key,
         text,

@@ -25,7 +25,7 @@ mod report;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
@@ -37,6 +37,7 @@ pub use report::{EndpointReport, EndpointState, LatencyReport, LetterReport, Web
 use crate::app::{App, WebhookKind};
 use crate::metrics::{Metrics, WebhookDrop, WebhookSnapshot};
 use crate::protocol::ChannelName;
+use crate::wall::unix_ms;
 use body::Event;
 use dead::DeadLetters;
 use dispatch::Dispatch;
@@ -293,12 +294,6 @@ impl Shared {
 /// The clock of deliveries, which tests may stop.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-/// Milliseconds since 1970. A clock before that is as wrong as one that stands at it.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What these locks protect is whole after every statement, so a panic elsewhere spoils nothing.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -22,6 +22,7 @@ use crate::relay::{Origin, Stamp};
 use crate::roster::clock::Clock;
 use crate::roster::delta::{Entry, MemberEntry, Pieces};
 use crate::roster::digest::Digest;
+use crate::wall;
 
 /// Announcements follow each other no closer than this; what changes meanwhile travels together.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
@@ -56,16 +57,10 @@ struct Told {
     connections: HashMap<Arc<str>, u32>,
 }
 
-/// Microseconds since 1970.
-pub(in crate::node) fn wall_us() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-}
-
 impl Announcer {
     /// An announcer for this life of this node.
     pub fn new(node: NodeId) -> Announcer {
-        Announcer::by_clock(node, wall_us)
+        Announcer::by_clock(node, wall::unix_us)
     }
 
     /// One that goes by this wall clock: microseconds since 1970.

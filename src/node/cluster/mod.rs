@@ -49,6 +49,7 @@ use crate::hub::namespace::Namespace;
 use crate::protocol::channel_name::ChannelName;
 use crate::relay::positions::Positions;
 use crate::relay::ring::Ring;
+use crate::wall;
 
 /// What is sent and received over one connection.
 #[derive(Debug)]
@@ -184,7 +185,7 @@ impl Cluster {
     pub fn new(config: AdapterConfig, link: Link) -> (Cluster, Incoming) {
         let life = Life {
             id: NodeId::draw(),
-            wall_us: announce::wall_us,
+            wall_us: wall::unix_us,
         };
         Cluster::living(life, config, link)
     }

@@ -36,12 +36,12 @@ type Look = (Instant, u64);
 
 /// What concerns one channel.
 #[derive(Debug, Default)]
-struct Place {
+struct Changes {
     channel: Option<Untold>,
     members: HashMap<Arc<str>, Untold>,
 }
 
-impl Place {
+impl Changes {
     fn get(&self, member: Option<&str>) -> Option<&Untold> {
         match member {
             None => self.channel.as_ref(),
@@ -73,7 +73,7 @@ pub(super) trait Teller<P> {
 /// All that the back end was not told of yet. A place is a channel of an app.
 #[derive(Debug)]
 pub(super) struct Grace<P> {
-    places: HashMap<P, Place>,
+    places: HashMap<P, Changes>,
     looks: BTreeMap<Look, (P, Option<Arc<str>>)>,
     numbers: u64,
     untold_max: usize,

@@ -12,14 +12,14 @@ use crate::protocol::channel_name::ChannelName;
 const MISS_INTERVAL: Duration = Duration::from_secs(3);
 
 /// An app's id and a channel of it.
-type Place = (String, ChannelName);
+type Missed = (String, ChannelName);
 
 /// The misses of the last [`MISS_INTERVAL`], of all apps together.
 #[derive(Debug)]
 pub(super) struct Misses {
-    told: HashMap<Place, Instant>,
+    told: HashMap<Missed, Instant>,
     /// In the order of time; also those of which `told` has a later one or none any more.
-    order: VecDeque<(Instant, Place)>,
+    order: VecDeque<(Instant, Missed)>,
     misses_max: usize,
 }
 

@@ -22,7 +22,6 @@ use tokio::sync::Notify;
 use self::grace::{Grace, Teller, Untold};
 use self::misses::Misses;
 use self::turns::Turns;
-use super::cluster::announce::wall_us;
 use super::duties::Duty;
 use super::{Node, now};
 use crate::app::WebhookKind;
@@ -33,6 +32,7 @@ use crate::protocol::channel_name::ChannelName;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
 use crate::roster::delta::Entry;
+use crate::wall;
 use crate::webhook::WebhookEvent;
 
 /// Changes that wait for their grace, or for another node to tell them, of all apps together. Some 250 bytes each, beside
@@ -166,7 +166,7 @@ impl Node {
     fn send_webhook(&self, namespace: &Namespace, event: WebhookEvent) {
         let wall_us = match &self.cluster {
             Some(cluster) => cluster.wall_us()(),
-            None => wall_us(),
+            None => wall::unix_us(),
         };
         let _ = self.webhooks.send(&namespace.app, event, wall_us / 1_000);
     }
