@@ -2,15 +2,17 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::arguments::Common;
 use crate::result::Run;
@@ -155,9 +157,19 @@ pub(super) fn version(command: &str) -> Result<String> {
     Ok(commit.map_or_else(|| version.clone(), |commit| format!("{version}, at {commit}")))
 }
 
-/// A port that nobody listens on, for the moment.
+/// A port that nobody listens on, and that nobody gets who asks for any port as long as this process lives: it stays
+/// bound, and Linux lets a server that names it listen all the same. So nobody else can be there first.
 pub(super) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    static HELD: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    let address = socket.local_addr()?.as_socket();
+    let port = address.context("an address without a port")?.port();
+    if cfg!(target_os = "linux") {
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+    }
+    Ok(port)
 }
 
 /// A file for the server: its defaults but for what a trial needs, `{"server": {…}, "app": {…}, "second_app": {…}}`.
