@@ -4,20 +4,26 @@
 //! those that failed. The second line gets half of all connections at most, so however many endpoints hang, the others
 //! do not wait for them. An app that has its share of the connections lets the others pass, see [`shares`].
 
+mod attempt;
+mod endpoint;
 pub(super) mod history;
 mod shares;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::body::{Event, body_id};
+use super::body::Event;
 use super::config::WebhooksConfig;
 use super::dead::Letter;
-use super::endpoint::{Batch, EndpointQueue, Settled, Terms};
+use super::endpoint::{EndpointQueue, Settled};
 use crate::app::{App, WebhookEndpoint};
 use crate::metrics::{WebhookDrop, WebhookMetrics};
+pub(super) use attempt::Attempt;
+use attempt::letter;
+pub(super) use endpoint::Endpoint;
+use endpoint::terms;
 use history::{History, Outcome};
 use shares::Shares;
 
@@ -27,59 +33,6 @@ const SWEEP_FIRST: usize = 64;
 /// An endpoint, for as long as it is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct EndpointId(u64);
-
-/// One endpoint: what waits for it, and how it has been.
-#[derive(Debug)]
-pub(super) struct Endpoint {
-    app_id: Arc<str>,
-    app: Weak<App>,
-    /// While something waits, the app must not go away.
-    held: Option<Arc<App>>,
-    target: Arc<WebhookEndpoint>,
-    terms: Terms,
-    pub(super) queue: EndpointQueue,
-    pub(super) history: History,
-    metrics: Arc<WebhookMetrics>,
-    is_failing: bool,
-    /// Where it stands in its line.
-    due: Option<Instant>,
-}
-
-/// A request to be made.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) endpoint: EndpointId,
-    pub(super) app: Arc<App>,
-    pub(super) target: Arc<WebhookEndpoint>,
-    pub(super) metrics: Arc<WebhookMetrics>,
-    pub(super) batch: Batch,
-}
-
-impl Attempt {
-    /// The id of its body.
-    pub(super) fn body_id(&self) -> u128 {
-        body_id(self.app.id(), &self.target.name, &self.batch.events)
-    }
-}
-
-/// What is kept of a request that was given up. `failed_ms` is when, in milliseconds since 1970.
-fn letter(app: &App, target: &WebhookEndpoint, batch: Batch, error: String, failed_ms: u64) -> Letter {
-    let id = body_id(app.id(), &target.name, &batch.events);
-    // A letter is done as far as a durable queue goes.
-    let events = batch.events.into_iter().map(|event| Event {
-        ticket: None,
-        ..event
-    });
-    Letter {
-        id,
-        app_id: app.id().into(),
-        endpoint: target.name.clone(),
-        events: events.collect(),
-        time_ms: failed_ms,
-        attempts: batch.failed,
-        error,
-    }
-}
 
 /// All endpoints for which something waits, and those that are remembered.
 #[derive(Debug)]
@@ -99,16 +52,6 @@ pub(super) struct Dispatch {
     failing_under_way: usize,
     next_id: u64,
     sweep_at: usize,
-}
-
-fn terms(target: &WebhookEndpoint) -> Terms {
-    let config = &target.config;
-    Terms {
-        max_events: usize::from(config.batch.max_events).max(1),
-        max_delay: Duration::from_millis(config.batch.max_delay_ms.into()),
-        concurrency: usize::from(config.concurrency).max(1),
-        timeout: Duration::from_millis(config.timeout_ms.into()),
-    }
 }
 
 impl Dispatch {
@@ -533,20 +476,6 @@ impl Dispatch {
             let known = named.iter().filter_map(|(_, id)| self.endpoints.get(id));
             known.map(move |endpoint| (app_id, endpoint))
         })
-    }
-}
-
-impl Endpoint {
-    fn aim(&mut self, target: &Arc<WebhookEndpoint>) {
-        if !Arc::ptr_eq(&self.target, target) {
-            self.target = target.clone();
-            self.terms = terms(target);
-        }
-    }
-
-    /// Whether its last request failed.
-    pub(super) fn is_failing(&self) -> bool {
-        self.is_failing
     }
 }
 
