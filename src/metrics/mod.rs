@@ -20,6 +20,7 @@
 //! Not here: the HTTP server that answers a scrape (`server/admin.rs`).
 
 mod app;
+mod broker;
 mod cluster;
 mod json;
 mod reason;
@@ -35,6 +36,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 
 use self::app::AppFamilies;
 pub use self::app::{AppMetrics, BatchCounts};
+pub use self::broker::WebhookBrokerSnapshot;
 pub use self::cluster::{Bus, ClusterSnapshot};
 pub use self::reason::{CloseReason, ConnectionError};
 pub use self::store::StoreSnapshot;
@@ -91,6 +93,8 @@ pub struct Snapshot {
     pub webhook_untold: u64,
     /// Every app for whose endpoints something waits; one that is missing here has nothing that does.
     pub webhooks: Vec<WebhookSnapshot>,
+    /// The queue at a broker that webhooks wait in; none where they wait in memory.
+    pub webhook_broker: Option<WebhookBrokerSnapshot>,
     /// The way to the other nodes; none where a node is alone.
     pub cluster: Option<ClusterSnapshot>,
     /// The store of apps; none where all apps stand in the configuration.
@@ -312,7 +316,10 @@ impl Metrics {
         if let Some(cluster) = &snapshot.cluster {
             families.extend(cluster.families(&self.naming));
         }
-        if snapshot.store.is_some() || snapshot.cluster.is_some() {
+        if let Some(broker) = &snapshot.webhook_broker {
+            families.extend(broker.families(&self.naming));
+        }
+        if snapshot.store.is_some() || snapshot.cluster.is_some() || snapshot.webhook_broker.is_some() {
             families.sort_by(|one, other| one.name().cmp(other.name()));
         }
         families

@@ -163,6 +163,34 @@ fn the_names_and_types_are_exactly_these() {
 }
 
 #[test]
+fn a_queue_at_a_broker_shows_its_families() {
+    let broker = WebhookBrokerSnapshot {
+        unsent: 1,
+        partitions_full: 2,
+        partitions_owned: 3,
+        taken: 4,
+        left: 5,
+    };
+    let with_broker = Snapshot {
+        webhook_broker: Some(broker),
+        ..Snapshot::default()
+    };
+    let text = metrics().text(&with_broker).unwrap();
+    for (name, expected) in [
+        ("unsent", "1"),
+        ("partitions_full", "2"),
+        ("partitions_owned", "3"),
+        ("taken_total", "4"),
+        ("left", "5"),
+    ] {
+        assert_eq!(value(&text, &format!("fanwire_webhook_broker_{name}")), expected);
+    }
+    let shown = shown(&text).into_iter();
+    let of_broker = shown.filter(|(name, _)| name.starts_with("webhook_broker_"));
+    assert_eq!(of_broker.count(), 5);
+}
+
+#[test]
 fn a_store_shows_its_families_and_no_others() {
     let with_store = Snapshot {
         store: Some(StoreSnapshot {
@@ -348,13 +376,11 @@ fn gauges_show_the_snapshot_and_fall_to_zero_with_what_it_no_longer_names() {
     let metrics = metrics();
     let connected = |app_id| format!("fanwire_connected{{app_id=\"{app_id}\",port=\"6001\"}}");
     let busy = Snapshot {
-        webhooks: Vec::new(),
-        cluster: None,
-        store: None,
         apps: vec![app_snapshot("1", 20_000, 7), app_snapshot("2", 1, 0)],
         outbox_bytes: 4096,
         inbox_bytes: vec![10, 20],
         webhook_untold: 5,
+        ..Snapshot::default()
     };
     let text = metrics.text(&busy).unwrap();
     assert_eq!(value(&text, &connected("1")), "20000");

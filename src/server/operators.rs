@@ -92,6 +92,7 @@ fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
             .collect(),
         webhook_untold: node.untold() as u64,
         webhooks: node.webhooks().snapshot(),
+        webhook_broker: node.webhooks().broker_snapshot(),
         cluster: node.cluster_snapshot(),
         store: node.apps().store_snapshot(),
     }

@@ -10,20 +10,19 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use hyper_util::client::legacy::connect::Connect;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::body::{Event, body};
+use super::body::body;
 use super::client::address::Guard;
 use super::client::{self, Answer, Letterhead, Pool};
 use super::dispatch::Attempt;
 use super::dispatch::history::Outcome;
-use super::queue::{Entry, Partitions, Taken};
+use super::queue::Partitions;
 use super::{Shared, Webhooks, lock, now, unix_ms};
-use crate::app::{App, Settings};
+use crate::app::Settings;
 use crate::metrics::WebhookDrop;
 
-/// How often it is looked whether all is delivered, when the process is about to end, or whether there is room again.
+/// How often it is looked whether all is delivered, when the process is about to end.
 const LOOK: Duration = Duration::from_millis(20);
 /// After so many failed requests in a row the operator is told.
 const FAILED_TOLD: u32 = 5;
@@ -60,46 +59,6 @@ impl Webhooks {
                 () = sleep_until(due) => {}
                 Some(_) = requests.join_next() => {}
             }
-        }
-    }
-
-    /// Takes the entries of a durable queue in, one after the other, until there are none any more. `find` knows the
-    /// apps; it waits itself while it cannot know them.
-    pub async fn take_in<F>(self, mut taken: mpsc::Receiver<Taken>, find: impl Fn(String) -> F)
-    where
-        F: Future<Output = Option<Arc<App>>>,
-    {
-        let Some(tickets) = self.shared.tickets.clone() else {
-            return;
-        };
-        while let Some(Taken { receipt, entry }) = taken.recv().await {
-            // What comes now is for others.
-            if self.shared.is_closing.load(Ordering::Acquire) {
-                return;
-            }
-            let ticket = tickets.issue(receipt);
-            let Some(entry) = Entry::decode(&entry) else {
-                tracing::warn!("an entry of the webhook queue cannot be read; it is dropped");
-                continue;
-            };
-            // What belongs to an app that is gone is done.
-            let Some(app) = find(entry.app_id.clone()).await else {
-                continue;
-            };
-            // The queue can keep it longer than this process may.
-            while lock(&self.shared.dispatch).is_full() {
-                tokio::time::sleep(LOOK).await;
-            }
-            let expires = self.shared.expires(entry.time_ms);
-            let event = Event {
-                channel: entry.channel,
-                json: Box::<str>::from(entry.json).into(),
-                id: entry.id,
-                time_ms: entry.time_ms,
-                expires,
-                ticket: Some(ticket),
-            };
-            self.enqueue(&app, entry.kind, &event);
         }
     }
 

@@ -19,11 +19,12 @@ mod deliver;
 mod dispatch;
 mod endpoint;
 mod event;
+mod intake;
 pub mod queue;
 mod report;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ pub use event::WebhookEvent;
 pub use report::{EndpointReport, EndpointState, LatencyReport, LetterReport, WebhookReport};
 
 use crate::app::{App, WebhookKind};
-use crate::metrics::{Metrics, WebhookDrop, WebhookSnapshot};
+use crate::metrics::{Metrics, WebhookBrokerSnapshot, WebhookDrop, WebhookSnapshot};
 use crate::protocol::ChannelName;
 use crate::wall::unix_ms;
 use body::Event;
@@ -89,6 +90,8 @@ struct Shared {
     /// A queue that outlives the process, and what tells it what is done.
     journal: Option<Arc<dyn Journal>>,
     tickets: Option<Arc<Tickets>>,
+    /// Events that came out of that queue into those of endpoints.
+    taken_in: AtomicU64,
     /// The process is about to end.
     is_closing: AtomicBool,
 }
@@ -113,6 +116,7 @@ impl Webhooks {
             )),
             wake: Notify::new(),
             is_closing: AtomicBool::new(false),
+            taken_in: AtomicU64::new(0),
             tickets: journal.clone().map(Tickets::of),
             journal,
             config,
@@ -280,6 +284,18 @@ impl Webhooks {
             app.dead_letters += 1;
         }
         apps.into_values().collect()
+    }
+
+    /// How the queue is that outlives the process, for a scrape.
+    pub fn broker_snapshot(&self) -> Option<WebhookBrokerSnapshot> {
+        let figures = self.shared.journal.as_ref()?.figures();
+        Some(WebhookBrokerSnapshot {
+            unsent: figures.unsent as u64,
+            partitions_full: figures.partitions_full as u64,
+            partitions_owned: figures.partitions_owned as u64,
+            taken: self.shared.taken_in.load(Ordering::Relaxed),
+            left: figures.left as u64,
+        })
     }
 }
 

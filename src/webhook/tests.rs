@@ -1,14 +1,10 @@
 //! Webhooks from `send` to receivers of all sorts, in virtual time.
 
-mod receiver;
-
-use std::collections::VecDeque;
+pub(super) mod receiver;
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::queue::{Receipt, Taken};
 use super::*;
 use crate::app::{AppConfig, Settings};
 use crate::protocol::auth;
@@ -22,7 +18,7 @@ struct Stage {
     _delivery: JoinHandle<()>,
 }
 
-fn settings(webhooks: &Value, change: &Value) -> Settings {
+pub(super) fn settings(webhooks: &Value, change: &Value) -> Settings {
     let mut config = json!({"id": "1", "key": "k", "secret": "s", "webhooks": webhooks});
     for (key, value) in change.as_object().into_iter().flatten() {
         config[key] = value.clone();
@@ -475,110 +471,4 @@ async fn an_app_without_webhooks_is_asked_one_thing() {
     let stage = Stage::new(&json!([]), |_| Reply::Status(200));
     assert_eq!(stage.occupied("a"), Sent::Unwanted);
     assert!(stage.webhooks.snapshot().is_empty());
-}
-
-/// A queue in memory that keeps its promises.
-#[derive(Debug, Default)]
-struct Kept {
-    entries: Mutex<VecDeque<(Receipt, bytes::Bytes)>>,
-    done: Mutex<Vec<Receipt>>,
-}
-
-impl Journal for Kept {
-    fn put(&self, partition: Partition, entry: bytes::Bytes) -> Put {
-        let mut entries = lock(&self.entries);
-        let name = entries.len().to_string().into();
-        entries.push_back((
-            Receipt {
-                partition,
-                entry: name,
-            },
-            entry,
-        ));
-        Put::Queued
-    }
-
-    fn own(&self, _: Partitions) {}
-
-    fn done(&self, receipt: Receipt) {
-        lock(&self.done).push(receipt);
-    }
-
-    fn unsent(&self) -> usize {
-        0
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_durable_queue_keeps_is_done_when_all_endpoints_are() {
-    let two = json!([
-        {"name": "well", "url": "http://well.example/"},
-        {"name": "later", "url": "http://later.example/"},
-    ]);
-    let metrics = Arc::new(Metrics::new("", 0).expect("no prefix is a good one"));
-    let kept = Arc::new(Kept::default());
-    let webhooks = Webhooks::durable(WebhooksConfig::default(), metrics, kept.clone());
-    let app = Arc::new(App::new(settings(&two, &Value::Null)));
-    let receiver = Receiver::new(|it| match &*it.host {
-        "later.example" if it.at.as_secs() < 10 => Reply::Status(500),
-        "nobody.example" => Reply::Hang,
-        _ => Reply::Status(200),
-    });
-    let over = receiver.clone();
-    let delivery = tokio::spawn(webhooks.clone().deliver_over(|| client::pool_over(over)));
-    let (put, taken) = mpsc::channel(10);
-    let of = app.clone();
-    let find = move |id: String| std::future::ready((id == "1").then(|| of.clone()));
-    let taking = tokio::spawn(webhooks.clone().take_in(taken, find));
-
-    let channel = ChannelName::parse("a", 200).expect("a legal name");
-    assert_eq!(
-        webhooks.send(&app, WebhookEvent::CacheMiss { channel }, unix_ms()),
-        Sent::Queued
-    );
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(receiver.received().is_empty(), "it goes by way of the queue");
-    let (receipt, entry) = lock(&kept.entries).pop_front().expect("it was put");
-    put.send(Taken {
-        receipt: receipt.clone(),
-        entry: entry.clone(),
-    })
-    .await
-    .expect("it is taken in");
-    let spoilt = Receipt {
-        entry: "x".into(),
-        ..receipt.clone()
-    };
-    put.send(Taken {
-        receipt: spoilt.clone(),
-        entry: "x".into(),
-    })
-    .await
-    .expect("it is taken in");
-    receiver.wait_for(2).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(
-        *lock(&kept.done),
-        std::slice::from_ref(&spoilt),
-        "one endpoint is still to get it"
-    );
-    while lock(&kept.done).len() < 2 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    assert_eq!(*lock(&kept.done), [spoilt, receipt.clone()]);
-
-    // Taken again, and not delivered when the process ends: not done.
-    receiver.wait_for(3).await;
-    app.set(settings(
-        &json!([{"name": "later", "url": "http://nobody.example/", "timeout_ms": 60_000}]),
-        &Value::Null,
-    ));
-    put.send(Taken { receipt, entry }).await.expect("it is taken in");
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    webhooks.flush(now()).await;
-    delivery.abort();
-    taking.abort();
-    drop(webhooks);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(lock(&kept.done).len(), 2);
 }

@@ -26,6 +26,7 @@ macro_rules! suite {
             only_the_owner_is_given_entries
             a_killed_node_is_succeeded
             what_is_done_never_comes_again
+            what_is_left_comes_again_in_order_when_it_is_asked_for
             two_clusters_do_not_meet
             a_restarted_broker_has_everything_in_order
             a_frozen_broker_has_everything_in_order
@@ -162,6 +163,43 @@ pub(crate) async fn what_is_done_never_comes_again(ground: &mut impl Ground) {
     third.journal.own(Partitions::ALL);
     third.silent(MOMENT).await;
     ground.is_bare("done").await;
+}
+
+pub(crate) async fn what_is_left_comes_again_in_order_when_it_is_asked_for(ground: &mut impl Ground) {
+    let mut node = ground.node("left").await;
+    node.journal.own(Partitions::ALL);
+    for number in 0..6 {
+        node.put(5, number.to_string());
+    }
+    let mut in_hand = Vec::new();
+    let mut round = 0;
+    for number in 0..6 {
+        let taken = node.take().await;
+        match number {
+            0 | 1 => in_hand.push(taken.receipt),
+            _ => round = node.journal.leave(taken.receipt),
+        }
+    }
+    assert_eq!(node.journal.figures().left, 4);
+    // Longer than it takes a journal to look whether it has missed anything.
+    node.silent(4 * MOMENT).await;
+    node.put(5, "6");
+    let newer = node.take().await;
+    assert_eq!((&*text(&newer), newer.round), ("6", round));
+    assert_eq!(node.journal.leave(newer.receipt), round);
+
+    node.journal.give_again(set([5]));
+    for number in 2..7 {
+        let taken = node.take().await;
+        assert_eq!(text(&taken), number.to_string());
+        assert!(taken.round > round, "{} of {round}", taken.round);
+        node.journal.done(taken.receipt);
+    }
+    in_hand.into_iter().for_each(|receipt| node.journal.done(receipt));
+    node.sent().await;
+    node.silent(MOMENT).await;
+    assert_eq!(node.journal.figures().left, 0);
+    ground.is_bare("left").await;
 }
 
 pub(crate) async fn two_clusters_do_not_meet(ground: &mut impl Ground) {

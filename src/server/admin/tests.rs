@@ -44,6 +44,7 @@ impl Admin {
                 cluster: None,
                 store: None,
                 webhooks: Vec::new(),
+                webhook_broker: None,
                 apps: vec![AppSnapshot {
                     app_id: "1".into(),
                     connected: 42,

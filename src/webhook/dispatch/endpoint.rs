@@ -27,10 +27,10 @@ pub(in crate::webhook) struct Endpoint {
 
 impl Endpoint {
     /// Has it be what the settings say now.
-    pub(super) fn aim(&mut self, target: &Arc<WebhookEndpoint>) {
+    pub(super) fn aim(&mut self, target: &Arc<WebhookEndpoint>, is_in_haste: bool) {
         if !Arc::ptr_eq(&self.target, target) {
             self.target = target.clone();
-            self.terms = terms(target);
+            self.terms = terms(target, is_in_haste);
         }
     }
 
@@ -40,12 +40,13 @@ impl Endpoint {
     }
 }
 
-/// What the settings of an endpoint say about the way to it.
-pub(super) fn terms(target: &WebhookEndpoint) -> Terms {
+/// What the settings of an endpoint say about the way to it. In haste no event waits for others.
+pub(super) fn terms(target: &WebhookEndpoint, is_in_haste: bool) -> Terms {
     let config = &target.config;
+    let max_delay_ms = if is_in_haste { 0 } else { config.batch.max_delay_ms };
     Terms {
         max_events: usize::from(config.batch.max_events).max(1),
-        max_delay: Duration::from_millis(config.batch.max_delay_ms.into()),
+        max_delay: Duration::from_millis(max_delay_ms.into()),
         concurrency: usize::from(config.concurrency).max(1),
         timeout: Duration::from_millis(config.timeout_ms.into()),
     }

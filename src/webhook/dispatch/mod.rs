@@ -52,6 +52,8 @@ pub(super) struct Dispatch {
     failing_under_way: usize,
     next_id: u64,
     sweep_at: usize,
+    /// The process is about to end: nothing waits for company any more.
+    is_in_haste: bool,
 }
 
 impl Dispatch {
@@ -69,6 +71,7 @@ impl Dispatch {
             failing_under_way: 0,
             next_id: 0,
             sweep_at: SWEEP_FIRST,
+            is_in_haste: false,
         }
     }
 
@@ -97,8 +100,8 @@ impl Dispatch {
         now: Instant,
     ) -> bool {
         let id = self.find_or_add(app, target, metrics);
-        let has_room = self.has_room(id, 1, event.bytes());
         let bytes = event.bytes();
+        let has_room = self.has_room_for(app.id(), &target.name, 1, bytes);
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
             return false;
         };
@@ -109,7 +112,7 @@ impl Dispatch {
         endpoint.metrics.queued_total.inc();
         endpoint.held = Some(app.clone());
         endpoint.app = Arc::downgrade(app);
-        endpoint.aim(target);
+        endpoint.aim(target, self.is_in_haste);
         endpoint.queue.push(event, now);
         self.shares.queued(app.id(), 1, bytes);
         self.line_up(id);
@@ -127,7 +130,7 @@ impl Dispatch {
     ) -> bool {
         let id = self.find_or_add(app, target, metrics);
         let (count, bytes) = (events.len(), events.iter().map(Event::bytes).sum());
-        if !self.has_room(id, count, bytes) {
+        if !self.has_room_for(app.id(), &target.name, count, bytes) {
             return false;
         }
         let expires = now + self.give_up;
@@ -142,12 +145,19 @@ impl Dispatch {
         true
     }
 
-    fn has_room(&self, id: EndpointId, events: usize, bytes: usize) -> bool {
-        self.endpoints.get(&id).is_some_and(|it| {
-            it.queue.events() + events <= self.endpoint_events_max
-                && it.queue.bytes() + bytes <= self.endpoint_bytes_max
-                && self.shares.has_room(&it.app_id, events, bytes)
-        })
+    /// Whether an endpoint of an app may be given so much more.
+    pub(super) fn has_room_for(&self, app_id: &str, name: &str, events: usize, bytes: usize) -> bool {
+        let queue = self.find(app_id, name).map(|endpoint| &endpoint.queue);
+        let (has_events, has_bytes) = queue.map_or((0, 0), |queue| (queue.events(), queue.bytes()));
+        has_events + events <= self.endpoint_events_max
+            && has_bytes + bytes <= self.endpoint_bytes_max
+            && self.shares.has_room(app_id, events, bytes)
+    }
+
+    /// Whether it may be given much more: a quarter of what one may have.
+    pub(super) fn has_much_room_for(&self, app_id: &str, name: &str) -> bool {
+        let (events, bytes) = (self.endpoint_events_max / 4, self.endpoint_bytes_max / 4);
+        self.has_room_for(app_id, name, events.max(1), bytes)
     }
 
     /// The endpoint of an app that goes by this name, if it is remembered.
@@ -191,7 +201,7 @@ impl Dispatch {
             app: Arc::downgrade(app),
             held: None,
             target: target.clone(),
-            terms: terms(target),
+            terms: terms(target, self.is_in_haste),
             queue: EndpointQueue::default(),
             history: History::default(),
             metrics: metrics(),
@@ -295,7 +305,7 @@ impl Dispatch {
     /// Has an endpoint be what the settings say now.
     pub(super) fn aim(&mut self, id: EndpointId, target: &Arc<WebhookEndpoint>) {
         if let Some(endpoint) = self.endpoints.get_mut(&id) {
-            endpoint.aim(target);
+            endpoint.aim(target, self.is_in_haste);
         }
         self.line_up(id);
     }
@@ -303,6 +313,7 @@ impl Dispatch {
     /// Has all that waits go as soon as there is a connection: for company and for the time of a retry it waits no more,
     /// those included that are taken in from now on.
     pub(super) fn hurry(&mut self, now: Instant) {
+        self.is_in_haste = true;
         let ids: Vec<_> = self.endpoints.keys().copied().collect();
         for id in ids {
             if let Some(endpoint) = self.endpoints.get_mut(&id) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::ledger::Ledger;
-use super::{Journal, Partition, Partitions, Put, Receipt};
+use super::{Journal, JournalFigures, Partition, Partitions, Put, Receipt};
 
 /// See the head of this file. The tasks end with it.
 #[derive(Debug)]
@@ -41,7 +41,19 @@ impl Journal for Kept {
         self.ledger.done(receipt);
     }
 
+    fn leave(&self, receipt: Receipt) -> u64 {
+        self.ledger.leave(&receipt)
+    }
+
+    fn give_again(&self, partitions: Partitions) {
+        self.ledger.give_again(partitions);
+    }
+
     fn unsent(&self) -> usize {
         self.ledger.unsent()
+    }
+
+    fn figures(&self) -> JournalFigures {
+        self.ledger.figures()
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::{PARTITIONS, Partition, Partitions, Put, Receipt, Room, Taken};
+use super::{JournalFigures, PARTITIONS, Partition, Partitions, Put, Receipt, Room, Taken};
 
 /// How an entry at the broker is named among those of its partition: part of what its receipt says.
 pub(super) type KeyOf = fn(&str) -> &str;
@@ -38,6 +38,8 @@ pub(super) struct Ledger {
     owned: watch::Sender<Partitions>,
     /// There is something to tell the broker.
     work: Notify,
+    /// A partition is to be read again.
+    again: Notify,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,12 @@ struct Line {
     is_full: bool,
     /// What came back: whether it is done, which the broker may not know yet.
     known: HashMap<Box<str>, bool>,
+    /// How often it was read from its first entry on.
+    round: u64,
+    /// Entries that came since then and were left at the broker.
+    left: usize,
+    /// It is to be read from its first entry on.
+    is_wanted_again: bool,
 }
 
 impl Ledger {
@@ -80,6 +88,7 @@ impl Ledger {
             state: Mutex::new(state),
             owned: watch::Sender::new(Partitions::NONE),
             work: Notify::new(),
+            again: Notify::new(),
         }
     }
 
@@ -127,6 +136,7 @@ impl Ledger {
                 // If it comes back to this node, so do its entries, as they would to any other.
                 let line = &mut state.lines[usize::from(partition.index())];
                 line.known.retain(|_, is_done| *is_done);
+                line.left = 0;
             }
         });
     }
@@ -247,13 +257,73 @@ impl Ledger {
                 return None;
             }
             line.known.insert(key.into(), false);
-            Some(Taken { receipt, entry })
+            let round = line.round;
+            Some(Taken {
+                receipt,
+                entry,
+                round,
+            })
         })
     }
 
-    /// How many of the partition are in hand, or done without the broker's knowing for sure.
+    /// How many of the partition are in hand, or done without the broker's knowing for sure, or left.
     pub(super) fn known(&self, partition: Partition) -> usize {
-        self.with(|state| state.lines[usize::from(partition.index())].known.len())
+        self.with(|state| {
+            let line = &state.lines[usize::from(partition.index())];
+            line.known.len() + line.left
+        })
+    }
+
+    /// The entry is in hand no more, and not done. The answer is the partition's round by now.
+    pub(super) fn leave(&self, receipt: &Receipt) -> u64 {
+        self.with(|state| {
+            let line = &mut state.lines[usize::from(receipt.partition.index())];
+            let key = (self.key_of)(&receipt.entry);
+            if line.known.get(key) == Some(&false) {
+                line.known.remove(key);
+                line.left += 1;
+            }
+            line.round
+        })
+    }
+
+    pub(super) fn give_again(&self, partitions: Partitions) {
+        self.with(|state| {
+            for partition in partitions.iter() {
+                state.lines[usize::from(partition.index())].is_wanted_again = true;
+            }
+        });
+        self.again.notify_one();
+    }
+
+    /// Ends when a partition may be wanted again.
+    pub(super) async fn again(&self) {
+        self.again.notified().await;
+    }
+
+    /// Whether the partition is to be read from its first entry on.
+    pub(super) fn is_wanted_again(&self, partition: Partition) -> bool {
+        self.with(|state| state.lines[usize::from(partition.index())].is_wanted_again)
+    }
+
+    /// The partition is read from its first entry on from now on: what was left comes again.
+    pub(super) fn begun(&self, partition: Partition) {
+        self.with(|state| {
+            let line = &mut state.lines[usize::from(partition.index())];
+            line.round += 1;
+            line.left = 0;
+            line.is_wanted_again = false;
+        });
+    }
+
+    pub(super) fn figures(&self) -> JournalFigures {
+        let partitions_owned = self.owned.borrow().iter().count();
+        self.with(|state| JournalFigures {
+            unsent: state.entries + state.done.len(),
+            partitions_full: state.lines.iter().filter(|line| line.is_full).count(),
+            partitions_owned,
+            left: state.lines.iter().map(|line| line.left).sum(),
+        })
     }
 }
 
@@ -376,5 +446,43 @@ mod tests {
         );
         ledger.confirmed(1);
         assert_eq!((ledger.unsent(), ledger.known(at(5))), (0, 1));
+    }
+
+    #[test]
+    fn what_is_left_comes_again_with_the_next_round() {
+        let ledger = ledger();
+        ledger.own(Partitions::ALL);
+        let take = |entry: &str| {
+            ledger
+                .take(receipt(5, entry), "bytes".into())
+                .map(|taken| taken.round)
+        };
+        ledger.begun(at(5));
+        assert_eq!((take("1"), take("2")), (Some(1), Some(1)));
+        for _ in 0..2 {
+            assert_eq!(ledger.leave(&receipt(5, "1")), 1);
+        }
+        assert_eq!(ledger.figures().left, 1);
+        assert_eq!(
+            ledger.known(at(5)),
+            2,
+            "the broker has given out no more than that"
+        );
+
+        assert!(!ledger.is_wanted_again(at(5)));
+        ledger.give_again([at(5)].into_iter().collect());
+        assert!(ledger.is_wanted_again(at(5)) && !ledger.is_wanted_again(at(6)));
+        ledger.begun(at(5));
+        assert!(!ledger.is_wanted_again(at(5)));
+        assert_eq!(
+            (take("1"), take("2")),
+            (Some(2), None),
+            "the other one is in hand"
+        );
+        assert_eq!((ledger.figures().left, ledger.known(at(5))), (0, 2));
+
+        ledger.done(receipt(5, "1"));
+        assert_eq!(ledger.leave(&receipt(5, "1")), 2);
+        assert_eq!(ledger.figures().left, 0, "done is done");
     }
 }

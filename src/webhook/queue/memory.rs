@@ -160,10 +160,13 @@ async fn take(store: Store, ledger: Arc<Ledger>, out: mpsc::Sender<Taken>) {
     loop {
         changes.mark_unchanged();
         let mine = *owned.borrow_and_update();
-        reached.retain(|partition, _| mine.contains(*partition));
+        reached.retain(|partition, _| mine.contains(*partition) && !ledger.is_wanted_again(*partition));
         let mut some = false;
         for partition in mine.iter() {
-            let behind = reached.entry(partition).or_default();
+            let behind = reached.entry(partition).or_insert_with(|| {
+                ledger.begun(partition);
+                0
+            });
             let Some((number, entry)) = store.next(partition, *behind) else {
                 continue;
             };
@@ -183,6 +186,7 @@ async fn take(store: Store, ledger: Arc<Ledger>, out: mpsc::Sender<Taken>) {
         }
         tokio::select! {
             _ = changes.changed() => {}
+            () = ledger.again() => {}
             changed = owned.changed() => {
                 if changed.is_err() {
                     return;

@@ -119,10 +119,25 @@ pub struct Receipt {
 /// An entry that came back.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// To be given to [`Journal::done`] once.
+    /// To be given to [`Journal::done`] or to [`Journal::leave`] once.
     pub receipt: Receipt,
     /// The bytes that were put.
     pub entry: Bytes,
+    /// How often the partition had been read from its first entry on when this one was read.
+    pub round: u64,
+}
+
+/// How a journal is, for a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalFigures {
+    /// What the broker does not know of yet: entries that were put, and entries that are done.
+    pub unsent: usize,
+    /// Partitions of which the broker holds as many entries as it may.
+    pub partitions_full: usize,
+    /// Partitions that are this node's.
+    pub partitions_owned: usize,
+    /// Entries that were given to this node and left at the broker for the time being.
+    pub left: usize,
 }
 
 /// What became of an entry that was to be put.
@@ -148,9 +163,20 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// The entry has been delivered, or given up for good: it must not come again. Repeated or late calls do no harm.
     fn done(&self, receipt: Receipt);
 
+    /// The entry stays at the broker for the time being: nothing is kept of it here, and it comes again when the
+    /// partition is next read from its first entry on. The answer is how often that had been begun by now: what is
+    /// behind this entry, and must not overtake it, has to be left as well unless it comes with a higher number.
+    fn leave(&self, receipt: Receipt) -> u64;
+
+    /// Has these partitions be read from their first entries on, soon. What is in hand does not come again.
+    fn give_again(&self, partitions: Partitions);
+
     /// What the broker does not know of yet: entries that were put, and entries that are done. While there are any, the
     /// process had better not end.
     fn unsent(&self) -> usize;
+
+    /// How it is.
+    fn figures(&self) -> JournalFigures;
 }
 
 /// A journal, and where the entries come out that it gives to this node. The queue is bounded, some hundreds: a journal

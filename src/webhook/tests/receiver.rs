@@ -15,7 +15,7 @@ use tower_service::Service;
 
 /// How a request is answered.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Reply {
+pub(in crate::webhook) enum Reply {
     /// With this status, at once.
     Status(u16),
     /// Never.
@@ -30,24 +30,24 @@ pub(super) enum Reply {
 
 /// A request that came.
 #[derive(Clone, Debug)]
-pub(super) struct Received {
+pub(in crate::webhook) struct Received {
     /// Since the receiver began.
-    pub(super) at: Duration,
-    pub(super) host: String,
-    pub(super) head: String,
-    pub(super) body: String,
+    pub(in crate::webhook) at: Duration,
+    pub(in crate::webhook) host: String,
+    pub(in crate::webhook) head: String,
+    pub(in crate::webhook) body: String,
 }
 
 impl Received {
     /// The value of a header, whose name is in lower case.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(in crate::webhook) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
         let mut values = lines.filter(|(known, _)| *known == name).map(|(_, value)| value);
         values.next()
     }
 
     /// The channels of its events, in order.
-    pub(super) fn channels(&self) -> Vec<String> {
+    pub(in crate::webhook) fn channels(&self) -> Vec<String> {
         let body: serde_json::Value = serde_json::from_str(&self.body).expect("a body is JSON");
         let events = body["events"].as_array().expect("a body has events").iter();
         events
@@ -60,14 +60,14 @@ type Script = dyn Fn(&Received) -> Reply + Send + Sync;
 
 /// Answers every host by one script.
 #[derive(Clone)]
-pub(super) struct Receiver {
+pub(in crate::webhook) struct Receiver {
     begun: Instant,
     script: Arc<Script>,
     received: Arc<Mutex<Vec<Received>>>,
 }
 
 impl Receiver {
-    pub(super) fn new(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Receiver {
+    pub(in crate::webhook) fn new(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Receiver {
         Receiver {
             begun: Instant::now(),
             script: Arc::new(script),
@@ -76,17 +76,17 @@ impl Receiver {
     }
 
     /// When it began.
-    pub(super) fn begun(&self) -> Instant {
+    pub(in crate::webhook) fn begun(&self) -> Instant {
         self.begun
     }
 
     /// All that came so far.
-    pub(super) fn received(&self) -> Vec<Received> {
+    pub(in crate::webhook) fn received(&self) -> Vec<Received> {
         self.received.lock().expect("no test panics with it").clone()
     }
 
     /// Waits until so many have come.
-    pub(super) async fn wait_for(&self, count: usize) -> Vec<Received> {
+    pub(in crate::webhook) async fn wait_for(&self, count: usize) -> Vec<Received> {
         let deadline = Instant::now() + Duration::from_secs(1_000);
         while self.received().len() < count {
             assert!(Instant::now() < deadline, "{:?}", self.received());
@@ -161,7 +161,7 @@ async fn read_request(pipe: &mut DuplexStream) -> io::Result<Option<(String, Str
 }
 
 /// The sender's end of a connection.
-pub(super) struct Pipe(DuplexStream);
+pub(in crate::webhook) struct Pipe(DuplexStream);
 
 impl Connection for Pipe {
     fn connected(&self) -> Connected {

@@ -104,7 +104,7 @@ struct Taking {
 enum End {
     /// Somebody took it away.
     Deleted,
-    /// More was given to the owner than this node has.
+    /// More was given to the owner than this node has, or what was left is wanted again.
     Behind,
 }
 
@@ -148,6 +148,9 @@ impl Taking {
             .get_or_create_consumer(name, self.config(name))
             .await
             .map_err(|error| format!("the consumer of a partition: {error}"))?;
+        if is_taken_over {
+            self.ledger.begun(self.partition);
+        }
         drop(turn);
         self.read(&stream, name, &consumer).await
     }
@@ -182,6 +185,9 @@ impl Taking {
             .messages();
         let mut messages = messages.await.map_err(|error| error.to_string())?;
         loop {
+            if self.ledger.is_wanted_again(self.partition) {
+                return Ok(Some(End::Behind));
+            }
             let message = match timeout(LOOK, messages.next()).await {
                 Ok(Some(Ok(message))) => message,
                 Ok(Some(Err(error))) => match error.kind() {

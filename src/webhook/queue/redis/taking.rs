@@ -96,6 +96,11 @@ enum Stop {
 
 impl Taking<'_> {
     async fn step(&mut self, open: &mut Open, owned: Partitions) -> Result<(), Stop> {
+        for (partition, cursor) in &mut self.cursors {
+            if self.ledger.is_wanted_again(*partition) {
+                *cursor = from_the_first(&self.ledger, *partition);
+            }
+        }
         let gained: Vec<_> = owned
             .iter()
             .filter(|partition| !self.cursors.contains_key(partition))
@@ -140,7 +145,10 @@ impl Taking<'_> {
                 Value::ServerError(error) if !matches!(error.code(), "BUSYGROUP" | "OOM") => {
                     return Err(self.refused(open, &error));
                 }
-                _ => self.cursors.insert(partition, Cursor::Given("0".into())),
+                _ => {
+                    let cursor = from_the_first(&self.ledger, partition);
+                    self.cursors.insert(partition, cursor)
+                }
             };
         }
         Ok(())
@@ -173,7 +181,8 @@ impl Taking<'_> {
                 _ => 0,
             };
             if given > known {
-                self.cursors.insert(partition, Cursor::Given("0".into()));
+                let cursor = from_the_first(&self.ledger, partition);
+                self.cursors.insert(partition, cursor);
             }
         }
         Ok(())
@@ -248,6 +257,12 @@ impl Taking<'_> {
         }
         Ok(())
     }
+}
+
+/// Before the first entry of a partition that is not done: from there on everything comes again that is not in hand.
+fn from_the_first(ledger: &Ledger, partition: Partition) -> Cursor {
+    ledger.begun(partition);
+    Cursor::Given("0".into())
 }
 
 /// The name of an entry and its bytes, which are missing where the stream does not have it any more.
