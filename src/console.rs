@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use fanwire::app::{AppConfig, AppRecord, AppStore, KeyRecord, KeyState, Secret};
 use fanwire::config::{AppReader, Config};
+use fanwire::secret::file::{SECRET_BYTES_MAX, read_text};
 use fanwire::store::{SchemaState, SqlStore, VERSION};
 use jiff::{SpanRelativeTo, Timestamp};
 use rand::TryRng;
@@ -195,8 +196,7 @@ fn new_app(config: &Config, create: Create) -> anyhow::Result<AppRecord> {
     settings.retain(|key, value| defaults[key.as_str()] != *value);
     let secret = match &create.secret_file {
         Some(path) => {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text = read_text(path, SECRET_BYTES_MAX).map_err(anyhow::Error::msg)?;
             text.trim_end_matches(['\r', '\n']).to_owned()
         }
         None => random_hex::<20>()?,

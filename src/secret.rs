@@ -1,5 +1,6 @@
 //! A text that must not be seen: it can be used, compared and read from a file, never printed.
 
+pub mod file;
 pub mod url;
 
 use std::fmt;

@@ -1,15 +1,19 @@
 //! The configuration as an operator meets it: the example file, the environment, and the binary's answers to
 //! mistakes.
 
+#[path = "config/binary.rs"]
+mod binary;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use fanwire::app::{AppConfig, Secret, Settings};
 use fanwire::config::{Config, KeyPath};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use binary::{Fanwire, text};
 
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.json")
@@ -48,69 +52,6 @@ fn from_environment(variables: &[(&str, &str)]) -> Config {
         .iter()
         .map(|(variable, text)| (variable.into(), text.into()));
     Config::load(None, variables).expect("a valid configuration")
-}
-
-/// The binary, in an empty environment and a directory of its own.
-struct Fanwire {
-    directory: TempDir,
-    environment: Vec<(String, String)>,
-}
-
-impl Fanwire {
-    fn new() -> Fanwire {
-        Fanwire {
-            directory: TempDir::new().expect("a temporary directory"),
-            environment: Vec::new(),
-        }
-    }
-
-    fn with_file(self, text: &str) -> Fanwire {
-        fs::write(self.directory.path().join("fanwire.json"), text).expect("a file can be written");
-        self.with_env("FANWIRE_CONFIG", "fanwire.json")
-    }
-
-    fn with_config(self, config: &Value) -> Fanwire {
-        self.with_file(&config.to_string())
-    }
-
-    fn with_env(mut self, variable: &str, value: &str) -> Fanwire {
-        self.environment.push((variable.into(), value.into()));
-        self
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fanwire"));
-        command
-            .current_dir(self.directory.path())
-            .env_clear()
-            .envs(self.environment.iter().cloned());
-        command.args(arguments).output().expect("the binary starts")
-    }
-
-    /// What `check-config` prints for a configuration that is right.
-    fn checked(&self) -> Value {
-        let output = self.run(&["check-config"]);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("JSON")
-    }
-
-    /// What the binary says about a configuration that is wrong: the same to `check-config` and at start-up.
-    fn refusal(&self) -> String {
-        let [checked, served] = [&["check-config"][..], &[]].map(|arguments| {
-            let output = self.run(arguments);
-            assert_eq!(
-                (output.status.code(), text(&output.stdout)),
-                (Some(1), String::new())
-            );
-            text(&output.stderr)
-        });
-        assert_eq!(checked, served);
-        checked
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
 }
 
 #[test]
@@ -286,7 +227,11 @@ fn every_setting_can_be_overridden_by_the_environment() {
             continue;
         }
         // Refused but for its default, for want of an endpoint; or read as soon as it is set.
-        let refused = ["apps[0].channels[0].webhooks[0]", "store.password_file"];
+        let refused = [
+            "apps[0].channels[0].webhooks[0]",
+            "store.password_file",
+            "webhooks.ca_file",
+        ];
         if refused.contains(&path.as_str()) {
             continue;
         }
@@ -449,6 +394,11 @@ fn a_file_that_cannot_be_read_is_told_by_name() {
         .with_env("FANWIRE_CONFIG", "nowhere.json")
         .refusal();
     assert!(refusal.contains("cannot read nowhere.json"), "{refusal}");
+    let refusal = Fanwire::new().with_env("FANWIRE_CONFIG", "/dev/zero").refusal();
+    assert!(
+        refusal.contains("cannot read /dev/zero: it is no regular file"),
+        "{refusal}"
+    );
     let output = Fanwire::new().run(&["--config", ""]);
     assert!(!output.status.success() && text(&output.stderr).contains("FANWIRE_CONFIG"));
 }

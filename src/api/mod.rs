@@ -203,10 +203,15 @@ impl Api {
                     .await
             }
             Call::RedeliverLetter(id) => {
-                webhooks::redeliver(self.node.webhooks(), app, webhooks::letter(id)?)
+                let letter = webhooks::letter(id)?;
+                let (node, app) = (self.node.clone(), app.clone());
+                self.aside(move || webhooks::redeliver(node.webhooks(), &app, letter))
+                    .await?
             }
             Call::RedeliverEndpoint(name) => {
-                webhooks::redeliver(self.node.webhooks(), app, Letters::Endpoint(name))
+                let (node, app, name) = (self.node.clone(), app.clone(), name.to_string());
+                self.aside(move || webhooks::redeliver(node.webhooks(), &app, Letters::Endpoint(&name)))
+                    .await?
             }
             Call::Usage => self.usage(app, UsageQuery::parse(query)?).await,
             Call::Connections => Ok(connections_answer(app.connections_everywhere())),

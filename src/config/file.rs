@@ -8,14 +8,16 @@ use serde_json::{Map, Value};
 
 use super::shape;
 use crate::secret::Secret;
+use crate::secret::file::{SECRET_BYTES_MAX, read_text};
 
 /// The key at the top of the file that names its schema.
 pub(super) const SCHEMA: &str = "$schema";
+/// Some hundred thousand apps are less than this.
+const BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// Reads a configuration file. A `$schema` at the top, by which editors find the schema, is left out.
 pub(super) fn read(path: &Path) -> Result<Value, String> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = read_text(path, BYTES_MAX)?;
     let file = path.display();
     if text.starts_with('\u{feff}') {
         return Err(format!(
@@ -42,8 +44,7 @@ pub(super) fn read(path: &Path) -> Result<Value, String> {
 
 /// Reads a secret that has a file of its own. A line end after it is cut off: editors add one.
 pub(super) fn read_secret(path: &Path) -> Result<Secret, String> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = read_text(path, SECRET_BYTES_MAX)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)))
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::tls::{self, TlsFiles};
+use crate::secret::file::{SECRET_BYTES_MAX, read_text};
 use crate::secret::url::shown_as_text;
 use crate::secret::{REDACTED, Secret};
 
@@ -230,9 +231,7 @@ impl NatsConfig {
 }
 
 fn read(file: &Path) -> Result<Secret, String> {
-    let text = std::fs::read_to_string(file);
-    let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    Ok(Secret::new(&text))
+    Ok(Secret::new(&read_text(file, SECRET_BYTES_MAX)?))
 }
 
 #[cfg(test)]
