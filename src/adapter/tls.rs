@@ -44,26 +44,30 @@ pub(super) fn client(files: &TlsFiles<'_>) -> Result<Arc<ClientConfig>, TlsFault
 }
 
 fn trusted(ca: Option<&Path>) -> Result<RootCertStore, TlsFault> {
-    let mut roots = RootCertStore::empty();
     match ca {
-        Some(file) => {
-            for certificate in certificates(file).map_err(|text| ("ca_file", text))? {
-                roots.add(certificate).map_err(|error| {
-                    (
-                        "ca_file",
-                        format!("{} cannot be trusted: {error}", file.display()),
-                    )
-                })?;
-            }
-        }
+        Some(file) => roots(file).map_err(|text| ("ca_file", text)),
         None => {
+            let mut roots = RootCertStore::empty();
             // Of the system's store some may be unreadable without harm, all of them not.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if roots.is_empty() {
                 let text = "is needed: this system has no store of trusted certificates";
                 return Err(("ca_file", text.into()));
             }
+            Ok(roots)
         }
+    }
+}
+
+/// The certificates of a PEM file that those of others are to be signed by.
+///
+/// # Errors
+/// What is wrong about it, for a person.
+pub(crate) fn roots(file: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("{} cannot be trusted: {error}", file.display()))?;
     }
     Ok(roots)
 }

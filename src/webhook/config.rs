@@ -1,8 +1,11 @@
 //! Settings of webhooks that hold for the whole process. What belongs to one endpoint is the app's.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::adapter;
 use crate::address::Network;
 
 /// Where an event waits between its happening and its delivery.
@@ -60,6 +63,9 @@ pub struct WebhooksConfig {
     /// The bytes of what was given up.
     #[schemars(range(max = 1_073_741_824))]
     pub dead_letter_bytes_max: usize,
+    /// Certificates that those of `https` endpoints may be signed by, as a PEM file, besides those that the system
+    /// trusts. Read once, at the start.
+    pub ca_file: Option<PathBuf>,
     /// Refuse to connect to addresses that are not public: private networks, loopback, link-local (where clouds serve
     /// their metadata), shared address space and the like. For servers on which others choose the URLs. Checked on the
     /// address itself, whatever a name resolves to.
@@ -84,6 +90,7 @@ impl Default for WebhooksConfig {
             give_up_s: 300,
             dead_letters_max: 1_000,
             dead_letter_bytes_max: 16 * 1024 * 1024,
+            ca_file: None,
             block_private: false,
             block: Vec::new(),
             allow: Vec::new(),
@@ -101,6 +108,11 @@ impl WebhooksConfig {
                     faults.push((format!("{list}[{index}]"), text.to_owned()));
                 }
             }
+        }
+        if let Some(file) = &self.ca_file
+            && let Err(text) = adapter::roots(file)
+        {
+            faults.push(("ca_file".into(), text));
         }
         if !self.block_private && !self.allow.is_empty() {
             let text =

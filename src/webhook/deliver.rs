@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 
 use super::body::body;
-use super::client::address::Guard;
 use super::client::{self, Answer, Letterhead, Pool};
 use super::dispatch::Attempt;
 use super::dispatch::history::Outcome;
@@ -30,8 +29,8 @@ const FAILED_TOLD: u32 = 5;
 impl Webhooks {
     /// Delivers what is sent, for ever.
     pub async fn deliver(self) {
-        let guard = Guard::of(&self.shared.config);
-        self.deliver_over(move || client::pool(guard)).await;
+        let config = self.shared.config.clone();
+        self.deliver_over(move || client::pool(&config)).await;
     }
 
     /// The same over any connections, which are asked for at the first delivery.

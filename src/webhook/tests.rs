@@ -191,6 +191,8 @@ async fn a_receiver_that_hangs_delays_nobody_and_is_given_up_after_five_minutes(
 async fn what_is_no_success_is_tried_again_and_says_why() {
     for (reply, status, error) in [
         (Reply::Close, None, "connection closed"),
+        (Reply::Cut("HTTP/1.1 200 OK\r\nconte"), None, "connection closed"),
+        (Reply::Cut("nonsense\r\n\r\n"), None, "invalid HTTP"),
         (
             Reply::Redirect,
             Some(302),
@@ -220,6 +222,17 @@ async fn what_is_no_success_is_tried_again_and_says_why() {
             "no redirect is followed"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_is_one_also_if_its_body_is_cut_off() {
+    let stage = Stage::new(&one(), |_| {
+        Reply::Cut("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+    });
+    stage.occupied("a");
+    stage.settled().await;
+    assert_eq!(stage.endpoint("1").last_status, Some(200));
+    assert_eq!(stage.receiver.received().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/brokers/tls.rs"]
+mod certificates;
+
 // From the upgrade to the end.
 mod arrival;
 mod drain;

@@ -1,5 +1,7 @@
 //! Webhooks as a back end gets them: signed, in order, once, and nobody waits for a receiver that does not do well.
 
+mod https;
+mod misbehaving;
 mod receiver;
 
 use std::time::{Duration, Instant};

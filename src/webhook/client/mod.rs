@@ -22,6 +22,8 @@ use hyper_util::client::legacy::connect::Connect;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::config::WebhooksConfig;
+use crate::adapter;
 use crate::app::{ID_HEADER, KEY_HEADER, SIGNATURE_HEADER};
 use crate::protocol::auth;
 use address::Guard;
@@ -43,11 +45,17 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 /// A pool of connections to endpoints, over whatever connects.
 pub(super) type Pool<C> = Client<C, Full<Bytes>>;
 
-/// The pool of a server: plain and TLS connections, to addresses that the rules allow.
-pub(super) fn pool(guard: Guard) -> Pool<HttpsConnector<Dialer>> {
+/// The pool of a server: plain and TLS connections, to addresses that the settings allow.
+pub(super) fn pool(config: &WebhooksConfig) -> Pool<HttpsConnector<Dialer>> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
+    match config.ca_file.as_deref().map(adapter::roots) {
+        None => {}
+        Some(Ok(more)) => roots.roots.extend(more.roots),
+        // It was there when the settings were looked at.
+        Some(Err(error)) => tracing::error!("webhooks.ca_file {error}: its certificates are not trusted"),
+    }
     if roots.is_empty() {
         tracing::warn!(
             errors = ?found.errors,
@@ -64,7 +72,7 @@ pub(super) fn pool(guard: Guard) -> Pool<HttpsConnector<Dialer>> {
         .with_tls_config(tls)
         .https_or_http()
         .enable_http1()
-        .wrap_connector(Dialer::new(guard));
+        .wrap_connector(Dialer::new(Guard::of(config)));
     pool_over(connector)
 }
 

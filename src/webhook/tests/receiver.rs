@@ -22,6 +22,8 @@ pub(in crate::webhook) enum Reply {
     Hang,
     /// By the end of the connection.
     Close,
+    /// By these bytes, and the end of the connection.
+    Cut(&'static str),
     /// With a redirect to another host.
     Redirect,
     /// With success, and ten megabytes, a hundred kilobytes a second.
@@ -118,6 +120,7 @@ impl Receiver {
                     pipe.write_all(answer.as_bytes()).await?;
                 }
                 Reply::Close => return Ok(()),
+                Reply::Cut(bytes) => return pipe.write_all(bytes.as_bytes()).await,
                 Reply::Hang => std::future::pending().await,
                 Reply::Slow => {
                     pipe.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n")

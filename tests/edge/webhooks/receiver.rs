@@ -1,6 +1,7 @@
 //! An app's back end that webhooks are sent to: a real HTTP server on a free port, which answers as the test says.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,7 +16,9 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::{eventually, sign};
 
@@ -89,6 +92,25 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) async fn start(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Receiver {
+        Receiver::over(script, |stream| std::future::ready(Ok(stream))).await
+    }
+
+    /// One that speaks TLS.
+    pub(crate) async fn sealed(
+        acceptor: TlsAcceptor,
+        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Receiver {
+        Receiver::over(script, move |stream| acceptor.accept(stream)).await
+    }
+
+    async fn over<S, F>(
+        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+        accept: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> Receiver
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let received = Arc::new(Mutex::new(Vec::new()));
@@ -97,10 +119,14 @@ impl Receiver {
             while let Ok((stream, _)) = listener.accept().await {
                 let (seen, script) = (seen.clone(), script.clone());
                 let answer = move |request| answer(request, begun, seen.clone(), script.clone());
-                // A connection that the script ends is an error of it.
-                tokio::spawn(
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),
-                );
+                let accepting = accept(stream);
+                tokio::spawn(async move {
+                    let Ok(stream) = accepting.await else { return };
+                    // A connection that the script ends is an error of it.
+                    let _ = http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service_fn(answer))
+                        .await;
+                });
             }
         });
         Receiver { address, received }
@@ -139,9 +165,9 @@ async fn answer(
     begun: Instant,
     seen: Arc<Mutex<Vec<Received>>>,
     script: Arc<Script>,
-) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, std::io::Error> {
+) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, io::Error> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let header = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
         (
             name.to_string(),
@@ -161,7 +187,7 @@ async fn answer(
     let answer = match reply {
         Reply::Status(status) => Response::builder().status(status).body(plain("ok")),
         Reply::Hang => std::future::pending().await,
-        Reply::Close => return Err(std::io::Error::other("as the test says")),
+        Reply::Close => return Err(io::Error::other("as the test says")),
         Reply::Redirect(to) => Response::builder()
             .status(307)
             .header("location", to)
