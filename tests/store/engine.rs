@@ -2,14 +2,15 @@
 //! this process, however it ends, and their directories go with them. They have nothing to do with databases that this
 //! machine may run as a service.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use crate::certificates::{Certificates, certificates};
 use crate::port::free_port;
 
 /// Servers of databases refuse to be root; this user may do nothing, and is everywhere.
@@ -43,6 +44,8 @@ pub(crate) struct Engine {
     kind: Kind,
     port: u16,
     directory: PathBuf,
+    /// What it shows to who asks for TLS.
+    certificates: Option<Certificates>,
     held: Option<Child>,
     id: u32,
 }
@@ -61,6 +64,15 @@ pub(crate) fn shared(kind: Kind) -> &'static Engine {
 impl Engine {
     /// A new server with nothing in it.
     pub(crate) fn start(kind: Kind) -> Engine {
+        Engine::new(kind, false)
+    }
+
+    /// The same, and it speaks TLS.
+    pub(crate) fn sealed(kind: Kind) -> Engine {
+        Engine::new(kind, true)
+    }
+
+    fn new(kind: Kind, is_sealed: bool) -> Engine {
         let directory = tempfile::Builder::new().prefix("fanwire-store-").tempdir();
         let directory = directory.expect("a temporary directory").keep();
         if is_root() {
@@ -69,10 +81,18 @@ impl Engine {
         let mut engine = Engine {
             kind,
             port: free_port(),
+            certificates: is_sealed.then(|| certificates(&directory)),
             directory,
             held: None,
             id: 0,
         };
+        if let Some(Certificates { key, .. }) = &engine.certificates {
+            // PostgreSQL takes no key that others may read, or that is not its own.
+            fs::set_permissions(key, Permissions::from_mode(0o600)).expect("it is ours");
+            if is_root() {
+                chown(key, Some(NOBODY), Some(NOBODY)).expect("root may give away its file");
+            }
+        }
         engine.prepare();
         engine.go_on();
         engine
@@ -123,7 +143,7 @@ impl Engine {
     pub(crate) fn go_on(&mut self) {
         let at = |name: &str| self.directory.join(name).display().to_string();
         let port = self.port.to_string();
-        let command: Vec<String> = match self.kind {
+        let mut command: Vec<String> = match self.kind {
             Kind::Postgres => [
                 &postgres("postgres"),
                 "-D",
@@ -133,7 +153,7 @@ impl Engine {
                 "-k",
                 &at(""),
                 "-c",
-                "listen_addresses=127.0.0.1",
+                "listen_addresses=127.0.0.1,127.0.0.2",
                 "-c",
                 "fsync=off",
                 "-c",
@@ -151,13 +171,27 @@ impl Engine {
                 format!("--pid-file={}", at("pid")),
                 format!("--init-file={}", at("init.sql")),
                 format!("--port={port}"),
-                "--bind-address=127.0.0.1".to_owned(),
+                "--bind-address=127.0.0.1,127.0.0.2".to_owned(),
                 "--innodb-flush-log-at-trx-commit=2".to_owned(),
                 "--innodb-buffer-pool-size=32M".to_owned(),
                 "--max-connections=200".to_owned(),
             ],
             Kind::Sqlite => panic!("SQLite has no server"),
         };
+        if let Some(Certificates { cert, key, .. }) = &self.certificates {
+            let (cert, key) = (cert.display(), key.display());
+            command.extend(match self.kind {
+                Kind::Postgres => vec![
+                    "-c".to_owned(),
+                    "ssl=on".to_owned(),
+                    "-c".to_owned(),
+                    format!("ssl_cert_file={cert}"),
+                    "-c".to_owned(),
+                    format!("ssl_key_file={key}"),
+                ],
+                _ => vec![format!("--ssl-cert={cert}"), format!("--ssl-key={key}")],
+            });
+        }
         fs::write(self.directory.join("keep"), "").expect("a file can be made");
         self.end();
         fs::remove_file(self.directory.join("keep")).expect("the file is there");
@@ -235,6 +269,19 @@ impl Engine {
     /// A URL without a password, and the password.
     pub(crate) fn url_without_password(&self, database: &str) -> String {
         self.url(database).replace(&format!(":{PASSWORD}"), "")
+    }
+
+    /// Has PostgreSQL let in only who comes under TLS, from the next connection on.
+    pub(crate) fn only_sealed(&self) {
+        let rules = self.directory.join("data/pg_hba.conf");
+        fs::write(&rules, "hostssl all all all scram-sha-256\n").expect("it is ours");
+        self.signal("-HUP", &[self.id]);
+    }
+
+    /// Who signed its certificate.
+    pub(crate) fn authority(&self) -> &Path {
+        let certificates = self.certificates.as_ref();
+        &certificates.expect("a server that speaks TLS").ca
     }
 
     fn family(&self) -> Vec<u32> {

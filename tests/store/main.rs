@@ -10,6 +10,8 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use futures_util::FutureExt;
 
+#[path = "../support/brokers/tls.rs"]
+mod certificates;
 #[path = "../support/port.rs"]
 mod port;
 #[expect(dead_code, reason = "shared with tests that need more of it")]
@@ -64,4 +66,5 @@ mod lookups;
 mod nodes;
 mod outage;
 mod schema;
+mod sealed;
 mod usage;

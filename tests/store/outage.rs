@@ -1,12 +1,14 @@
 //! A database that is frozen or dies under load: who is known goes on, who is not is told to come again, and nobody is
 //! told that there is no such app.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use fanwire::server::Server;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::engine::{Engine, Kind};
 use crate::stage::{Place, Served, app, record};
@@ -16,6 +18,7 @@ use crate::support::http::Http;
 over_each_server![
     a_frozen_database_keeps_nobody_waiting,
     a_database_that_dies_is_missed_by_nobody_who_is_known,
+    a_flood_of_clients_outlasts_a_restart_of_the_database,
     a_server_starts_without_its_database,
     a_wrong_password_is_told_and_not_shown,
 ];
@@ -139,6 +142,105 @@ async fn a_database_that_dies_is_missed_by_nobody_who_is_known(kind: Kind) {
     }
     assert!(!load.is_finished(), "the load goes on without an error");
     load.abort();
+}
+
+/// How the database is, as far as who asks can be sure of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    Up,
+    Away,
+    /// It may be there already.
+    Back,
+}
+
+impl State {
+    fn of(state: &AtomicU8) -> State {
+        [State::Up, State::Away, State::Back][usize::from(state.load(Ordering::SeqCst))]
+    }
+}
+
+/// Clients that connect again and again, ten thousand times in all, half of them with a key that is known here; while the
+/// database is away and later, others with keys that only the database has, or nobody.
+async fn a_flood_of_clients_outlasts_a_restart_of_the_database(kind: Kind) {
+    const CONNECTIONS: usize = 10_000;
+    const AT_ONCE: usize = 200;
+    let mut engine = engine(kind).await;
+    let (place, served) = served_at(&engine, kind).await;
+    for late in ["late-0", "late-1"] {
+        place.put(late, "{}").await;
+    }
+    let (served, state) = (Arc::new(served), Arc::new(AtomicU8::new(State::Up as u8)));
+    let (begun, looked_up) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut flood = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (served, state) = (served.clone(), state.clone());
+        let (begun, looked_up) = (begun.clone(), looked_up.clone());
+        flood.spawn(async move {
+            loop {
+                let number = begun.fetch_add(1, Ordering::SeqCst);
+                if number >= CONNECTIONS {
+                    return;
+                }
+                let before = State::of(&state);
+                let which = number / 4 % 2;
+                match number % 4 {
+                    2 if before != State::Up => {
+                        let refusal = served.refusal(&format!("key-late-{which}")).await;
+                        let is_away = (before, State::of(&state)) == (State::Away, State::Away);
+                        assert!(
+                            refusal == Some(4100) || refusal.is_none() && !is_away,
+                            "{refusal:?}"
+                        );
+                        looked_up.fetch_add(u64::from(is_away), Ordering::SeqCst);
+                    }
+                    3 if before != State::Up => {
+                        let refusal = served.refusal(&format!("key-nobody-{which}")).await;
+                        let is_away = (before, State::of(&state)) == (State::Away, State::Away);
+                        assert!(
+                            refusal == Some(4100) || refusal == Some(4001) && !is_away,
+                            "{refusal:?}"
+                        );
+                        looked_up.fetch_add(u64::from(is_away), Ordering::SeqCst);
+                    }
+                    _ => assert_eq!(served.refusal("key-known").await, None),
+                }
+            }
+        });
+    }
+    let queries = async || served.node().metric("store_queries_total", &[]).await;
+    let so_many = async |count: usize| {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while begun.load(Ordering::SeqCst) < count {
+            assert!(Instant::now() < deadline, "the flood has dried up");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    so_many(CONNECTIONS / 5).await;
+    engine.kill();
+    let before = queries().await;
+    state.store(State::Away as u8, Ordering::SeqCst);
+    so_many(CONNECTIONS * 3 / 5).await;
+    state.store(State::Back as u8, Ordering::SeqCst);
+    let (asked, looked_up) = (queries().await - before, looked_up.load(Ordering::SeqCst));
+    // However many ask for the same name, there is one question at a time.
+    assert!(looked_up > 1_000, "{looked_up}");
+    assert!(
+        asked * 5 < looked_up,
+        "{asked} questions for {looked_up} look-ups"
+    );
+    let engine = tokio::task::spawn_blocking(move || {
+        engine.go_on();
+        engine
+    });
+    let _engine = engine.await.expect("a server that starts again");
+    while let Some(ended) = flood.join_next().await {
+        ended.expect("nobody was told the wrong thing");
+    }
+    recovers(&served).await;
+    for late in ["key-late-0", "key-late-1"] {
+        assert_eq!(served.refusal(late).await, None);
+    }
 }
 
 async fn a_server_starts_without_its_database(kind: Kind) {
