@@ -70,7 +70,8 @@ pub struct AppConfig {
     /// a `store` it holds for all nodes together, within about ten seconds, and over restarts; without one each node
     /// counts its own since its start. 0 is no limit.
     pub messages_per_day: u64,
-    /// Tell the subscribers of a channel how many they are.
+    /// Tell the subscribers of a channel how many they are. Whether back ends are told is up to their webhook endpoints,
+    /// whatever is said here.
     pub subscription_count_events: bool,
     /// Tell signed-in users when the users they watch come and go.
     pub watchlist: bool,
