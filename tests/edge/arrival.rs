@@ -148,7 +148,9 @@ async fn while_the_porch_is_full_newcomers_wait_and_are_served_in_the_end() {
     // Nobody is turned away. Those who came while there were many already have less time, and make room.
     let mut raw = asked(server.address, &binary_header(false), "").await;
     assert_eq!(refused(&mut raw).await, None);
-    let timeouts = server.metric("connection_errors_total", &["error_type=\"timeout\""]).await;
+    let timeouts = server
+        .metric("connection_errors_total", &["error_type=\"timeout\""])
+        .await;
     assert!((1..=8).contains(&timeouts), "{timeouts} went, half of them stay");
 }
 
