@@ -34,10 +34,12 @@ impl Signals {
     }
 }
 
-/// Drains after a first signal. A second one has what is left closed over a second, a third ends the process at once.
-/// After `longest` it is over in any case.
-pub(crate) async fn leave(server: Server, mut signals: Signals, longest: Duration) {
+/// Drains after a first signal, of this name. A second one has what is left closed over a second, a third ends the process
+/// at once. After `longest` it is over in any case.
+pub(crate) async fn leave(server: Server, mut signals: Signals, signal: &str, longest: Duration) {
+    // First of all: even to write the log may hang.
     let deadline = Deadline::after(longest);
+    tracing::info!(signal, "asked to leave; a second signal hurries");
     let haste = server.haste();
     let mut drain = Box::pin(server.drain());
     let mut is_hurried = false;

@@ -277,7 +277,6 @@ async fn serve(config: Config, source: ConfigSource) -> anyhow::Result<()> {
             }
         }
     };
-    tracing::info!(signal, "asked to leave; a second signal hurries");
-    leave(server, signals, longest).await;
+    leave(server, signals, signal, longest).await;
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! The process from outside: it says where it serves, drains at a signal, hurries at a second one, and
 //! leaves at once at a third.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -151,6 +152,31 @@ fn a_third_signal_ends_it_at_once() {
     );
     process.signal(Signal::TERM);
     assert_eq!(process.leaves().code(), Some(1));
+}
+
+/// Nobody reads the log: sooner or later everything that writes into it stands still, the drain too.
+#[test]
+fn it_ends_in_time_whatever_hangs() {
+    let mut process = Process::start(&[
+        ("FANWIRE_LOG__LEVEL", "debug"),
+        ("FANWIRE_SERVER__SHARDS", "1"),
+        ("FANWIRE_DRAIN__DRAIN_S", "0"),
+    ]);
+    let hangs = || {
+        let mut stream = TcpStream::connect(process.address).expect("the system accepts");
+        let patience = Some(Duration::from_secs(1));
+        stream.set_read_timeout(patience).expect("a socket takes options");
+        stream.write_all(b"no HTTP\r\n\r\n").expect("there is room");
+        // An answer, or the end, if there is still somebody there.
+        stream
+            .read(&mut [0])
+            .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    while !hangs() {}
+    let told = Instant::now();
+    process.signal(Signal::TERM);
+    assert_eq!(process.leaves().code(), Some(1));
+    assert!(told.elapsed() >= Duration::from_secs(u64::from(fanwire::config::LEAVING_S)));
 }
 
 #[test]

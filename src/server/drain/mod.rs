@@ -142,7 +142,7 @@ impl Drain {
         &self.health
     }
 
-    /// Does what is asked. Ends when the node is drained and nobody is left.
+    /// Does what is asked, for as long as the server is there.
     pub(super) async fn work(&self) {
         let mut stages = self.stage.subscribe();
         loop {
@@ -179,7 +179,7 @@ impl Drain {
         self.close_rest();
         self.stage.send_replace(Stage::Drained);
         // Whoever was in the middle of its handshake when it began.
-        while self.node.inboxes().sockets() > 0 {
+        loop {
             sleep(STEP).await;
             self.close_rest();
         }
