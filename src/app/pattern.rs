@@ -71,6 +71,8 @@ pub(super) fn kinds(pattern: &str) -> Vec<ChannelKind> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -144,9 +146,33 @@ mod tests {
         }
     }
 
+    /// What a pattern means, in so many words.
+    fn fits(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), first) => {
+                fits(rest, name) || first.is_some_and(|(_, shorter)| fits(pattern, shorter))
+            }
+            (Some((byte, rest)), Some((first, shorter))) => byte == first && fits(rest, shorter),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_means_what_it_says(pattern in "[ab*]{0,8}", name in "[ab]{0,10}") {
+            prop_assert_eq!(matches(&pattern, &name), fits(pattern.as_bytes(), name.as_bytes()));
+        }
+    }
+
     #[test]
     fn no_pattern_takes_long() {
-        let pattern = "a*".repeat(200) + "b";
-        assert!(!matches(&pattern, &"a".repeat(4096)));
+        // Minutes, for who tries each place anew; in proportion to both lengths it is milliseconds.
+        for pattern in [
+            "a*".repeat(20_000) + "b",
+            "*".to_owned() + &"a".repeat(200_000) + "b*",
+        ] {
+            assert!(!matches(&pattern, &"a".repeat(400_000)));
+        }
     }
 }

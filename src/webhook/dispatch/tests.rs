@@ -309,6 +309,27 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[test]
+fn in_haste_nothing_waits_for_company_whenever_it_comes() {
+    let batched = json!({"url": "http://a.example/", "batch": {"max_events": 9, "max_delay_ms": 60_000}});
+    let config = json!({"id": "1", "key": "1", "secret": "s", "webhooks": [batched, batched]});
+    let config = serde_json::from_value(config).expect("an app's settings");
+    let app = Arc::new(App::new(Settings::new(config).expect("they are in order")));
+    let mut stage = Stage::new(&WebhooksConfig::default());
+    assert!(stage.push(&app, "1", "a"));
+    assert!(stage.take().is_none(), "it waits for others");
+    stage.dispatch.hurry(stage.now);
+    assert!(stage.push(&app, "1", "b"));
+    assert_eq!(stage.take().expect("both go").batch.events.len(), 2);
+    // To an endpoint that was not known, and one whose settings change.
+    assert!(stage.push(&app, "2", "a"));
+    assert!(stage.take().is_some());
+    let settings = app.settings().config.clone();
+    app.set(Settings::new(settings).expect("they are in order"));
+    assert!(stage.push(&app, "1", "c"));
+    assert!(stage.take().is_some());
+}
+
 proptest! {
     #[test]
     fn every_figure_is_the_truth_whatever_happens(
