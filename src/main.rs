@@ -8,6 +8,8 @@
 mod allocator;
 mod console;
 mod farewell;
+mod probe;
+mod systemd;
 mod welcome;
 
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -22,6 +24,7 @@ use fanwire::checkup::Report;
 use fanwire::config::{Config, ConfigError, ConfigSource, LogConfig, LogFormat, LogLevel};
 use fanwire::doctor::examine;
 use fanwire::server::Server;
+use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -65,6 +68,15 @@ enum Command {
     },
     /// Check everything that a node needs here: ports, limits, memory, certificates, the broker; say what to do
     Doctor,
+    /// Ask the server that runs with this configuration, on its admin port, whether it lives: the exit code is 0 or 1
+    Health {
+        /// Ask instead whether it is ready for traffic
+        #[arg(long)]
+        ready: bool,
+        /// Ask there instead
+        #[arg(long, value_name = "http://HOST:PORT/PATH", conflicts_with = "ready")]
+        url: Option<Uri>,
+    },
     /// Bring the tables of the store (`store.url`) up to date, or make them
     Migrate {
         /// Answer in JSON
@@ -108,6 +120,7 @@ Examples:
   fanwire --config fanwire.json migrate       the tables of the store, where apps are kept in SQL
   fanwire --config fanwire.json app create --name shop --set client_events=true
   fanwire --config fanwire.json doctor        does this machine, and the broker, give what it needs?
+  fanwire --config fanwire.json health        does the server that runs with it live? With --ready: is it ready?
   fanwire schema > fanwire.schema.json        for editors, and to read";
 
 /// Threads for all that is not a socket: admin, large API bodies, and what may be slow.
@@ -156,6 +169,13 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Migrate { json } => tell(on_this_thread(console::migrate(&load()?))?, json),
         Command::App { json, command } => tell(on_this_thread(console::app(&load()?, command))?, json),
         Command::Doctor => doctor(load),
+        Command::Health { ready, url } => {
+            let url = match url {
+                Some(url) => url,
+                None => probe::url(&source.admin(), ready)?,
+            };
+            answer(&on_this_thread(probe::ask(&url))?)
+        }
         Command::Schema => answer(&serde_json::to_string_pretty(&Config::schema())?),
     }
 }
@@ -266,6 +286,7 @@ async fn serve(config: Config, source: ConfigSource) -> anyhow::Result<()> {
     if development {
         answer(&welcome::text(address, &prefix))?;
     }
+    systemd::serving();
 
     // Not inside the log line: at a level that is not logged its fields are not evaluated, and nobody would wait.
     let signal = loop {
@@ -277,6 +298,7 @@ async fn serve(config: Config, source: ConfigSource) -> anyhow::Result<()> {
             }
         }
     };
+    systemd::leaving(longest);
     leave(server, signals, signal, longest).await;
     Ok(())
 }

@@ -1,8 +1,12 @@
-//! The process from outside: it says where it serves, drains at a signal, hurries at a second one, and
-//! leaves at once at a third.
+//! The process from outside: it says where it serves, to systemd too, tells whoever asks for its health, drains at a signal,
+//! hurries at a second one, and leaves at once at a third.
+
+#[path = "support/port.rs"]
+mod port;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -181,7 +185,7 @@ fn it_ends_in_time_whatever_hangs() {
 
 #[test]
 fn a_port_that_is_taken_is_told_with_its_setting() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("an address").port().to_string();
     let output = Command::new(env!("CARGO_BIN_EXE_fanwire"))
         .env_clear()
@@ -317,4 +321,110 @@ fn sighup_does_not_end_a_server_with_the_demo_app() {
     );
     process.signal(Signal::TERM);
     assert!(process.leaves().success());
+}
+
+/// What `fanwire health` comes to, and what it says.
+fn health(arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_fanwire"))
+        .arg("health")
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts");
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8(said).expect("output is UTF-8"),
+    )
+}
+
+#[test]
+fn health_says_whether_it_lives_and_whether_it_is_ready() {
+    let port = port::free_port().to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("fanwire.json");
+    let admin = format!(r#""admin": {{ "host": "0.0.0.0", "port": {port} }}"#);
+    std::fs::write(&file, format!("{{ {admin} }}")).expect("the file is written");
+    let config = [("FANWIRE_CONFIG", file.to_str().expect("a plain path"))];
+
+    let (is_well, said) = health(&[], &config);
+    assert!(!is_well && said.contains("nobody is at"), "{said}");
+
+    let mut process = Process::start(&[("FANWIRE_ADMIN__PORT", &port), ("FANWIRE_DRAIN__DELAY_S", "3600")]);
+    // Whoever configures, and whatever is wrong with that by now: the server goes on with what it has.
+    std::fs::write(&file, format!(r#"{{ {admin}, "server": {{ "port": "x" }} }}"#)).expect("written");
+    for arguments in [
+        &[][..],
+        &["--ready"],
+        &["--url", &format!("http://{}/up/1", process.address)],
+    ] {
+        let (is_well, said) = health(arguments, &config);
+        assert!(is_well, "{arguments:?}: {said}");
+    }
+    let elsewhere = format!("http://{}/up/nobody", process.address);
+    let (is_well, said) = health(&["--url", &elsewhere], &config);
+    assert!(!is_well && said.contains("404"), "{said}");
+
+    process.signal(Signal::TERM);
+    entry(&mut process.log, "asked to leave");
+    let (is_well, said) = loop {
+        // It is said before it is done.
+        let answer = health(&["--ready"], &config);
+        if !answer.0 {
+            break answer;
+        }
+    };
+    assert!(
+        !is_well && said.contains("503") && said.contains("draining"),
+        "{said}"
+    );
+    assert!(health(&[], &config).0, "to leave is no illness");
+    process.signal(Signal::TERM);
+    process.leaves();
+}
+
+#[test]
+fn health_waits_for_nobody_for_long_and_takes_nothing_for_an_answer() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let babbling = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = |listener: &TcpListener| format!("http://{}/live", listener.local_addr().expect("an address"));
+    let (silent_url, babbling_url) = (url(&silent), url(&babbling));
+    let babbler = std::thread::spawn(move || {
+        let (mut stream, _) = babbling.accept().expect("it is asked");
+        let _ = stream.read(&mut [0; 1024]).expect("it is asked something");
+        let _ = stream.write_all(b"220 ready\r\n\r\n");
+    });
+    for (url, says) in [
+        (&*silent_url, "has not answered within 3 s"),
+        (&babbling_url, "HTTP"),
+        ("https://127.0.0.1:1/", "http://"),
+        ("127.0.0.1:1", "http://"),
+    ] {
+        let (is_well, said) = health(&["--url", url], &[]);
+        assert!(!is_well && said.contains(says), "{url}: {said}");
+    }
+    babbler.join().expect("it has babbled");
+}
+
+#[test]
+fn systemd_hears_when_it_serves_and_how_long_it_takes_to_leave() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).expect("a socket");
+    let hear = || {
+        let mut bytes = [0; 256];
+        let length = systemd.recv(&mut bytes).expect("a message");
+        String::from_utf8(bytes[..length].to_vec()).expect("a text")
+    };
+    let mut process = Process::start(&[
+        ("NOTIFY_SOCKET", path.to_str().expect("a plain path")),
+        ("FANWIRE_DRAIN__DELAY_S", "0"),
+        ("FANWIRE_DRAIN__DRAIN_S", "600"),
+    ]);
+    assert_eq!(hear(), "READY=1");
+    process.signal(Signal::TERM);
+    assert_eq!(hear(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=625000000");
+    assert!(process.leaves().success(), "nobody was connected");
 }

@@ -88,21 +88,8 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Config, ConfigError> {
         let shape = Shape::of_config();
-        let root = KeyPath::default();
-        let mut report = Report::new(shape.keys(&root));
-
-        let mut settings = json!({});
-        match file.map(file::read) {
-            Some(Ok(written)) => settings = written,
-            Some(Err(text)) => report.add(root.clone(), None, text),
-            None => {}
-        }
-        if !shape.prune(&mut settings, &root, &mut |key, fault| {
-            report.fault(key, None, fault)
-        }) {
-            settings = json!({});
-        }
-        let set_by = env::apply(environment, &shape, &mut settings, &mut report);
+        let mut report = Report::new(shape.keys(&KeyPath::default()));
+        let (settings, set_by) = gather(file, environment, &shape, &mut report);
         let variable = |key: &KeyPath| {
             let mut variables = set_by.iter().rev();
             variables
@@ -132,6 +119,17 @@ impl Config {
         Err(ConfigError {
             problems: report.problems,
         })
+    }
+
+    /// The settings of the admin port alone, as far as they are right: what else is wrong does not matter.
+    fn load_admin(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> AdminConfig {
+        let shape = Shape::of_config();
+        let mut report = Report::new(shape.keys(&KeyPath::default()));
+        let (mut settings, _) = gather(file, environment, &shape, &mut report);
+        typed(settings["admin"].take()).unwrap_or_default()
     }
 
     /// The same configuration with other apps, for a server that runs.
@@ -178,6 +176,30 @@ impl Config {
         let apps = Apps::new(self.apps.iter().cloned().chain(demo));
         apps.map_err(|faults| ConfigError::of(check::faults_of_apps(faults)))
     }
+}
+
+/// The settings of the file and the environment that fit the shape, and which variable set what. What does not fit is
+/// reported and left out.
+fn gather(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    shape: &Shape,
+    report: &mut Report,
+) -> (Value, Vec<(KeyPath, String)>) {
+    let root = KeyPath::default();
+    let mut settings = json!({});
+    match file.map(file::read) {
+        Some(Ok(written)) => settings = written,
+        Some(Err(text)) => report.add(root.clone(), None, text),
+        None => {}
+    }
+    if !shape.prune(&mut settings, &root, &mut |key, fault| {
+        report.fault(key, None, fault)
+    }) {
+        settings = json!({});
+    }
+    let set_by = env::apply(environment, shape, &mut settings, report);
+    (settings, set_by)
 }
 
 /// The settings as their types. What fits the shape fits these but for bounds that only a type knows.

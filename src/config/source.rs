@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{Config, ConfigError};
+use super::{AdminConfig, Config, ConfigError};
 
 /// A file, if there is one, and the environment, which does not change.
 #[derive(Clone, Debug)]
@@ -33,6 +33,12 @@ impl ConfigSource {
         Config::load(self.file.as_deref(), self.environment.iter().cloned())
     }
 
+    /// Where the operators' port is, whatever else is wrong: who checks the health of a server that runs must not fail over
+    /// a change that the server itself has refused.
+    pub fn admin(&self) -> AdminConfig {
+        Config::load_admin(self.file.as_deref(), self.environment.iter().cloned())
+    }
+
     /// The files that a change of apps may be in: the configuration and the secrets that it names. Each as it is named,
     /// and as it is called where it really is.
     pub fn files(&self, config: &Config) -> BTreeSet<PathBuf> {
@@ -54,6 +60,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_admin_port_is_known_whatever_else_is_wrong() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.json");
+        let admin = |text: &str, port: Option<&str>| {
+            fs::write(&path, text).expect("written");
+            let port = port.map(|port| ("FANWIRE_ADMIN__PORT".into(), port.into()));
+            ConfigSource::new(Some(path.clone()), port).admin()
+        };
+        let elsewhere =
+            r#"{"admin": {"host": "::1", "port": 1}, "server": {"port": "x"}, "apps": [{}], "no": 1}"#;
+        let found = admin(elsewhere, None);
+        assert_eq!((&*found.host, found.port), ("::1", 1));
+        assert_eq!(admin(elsewhere, Some("2")).port, 2);
+        for unreadable in ["", "{", "[]", r#"{"admin": 7}"#, r#"{"admin": {"port": "x"}}"#] {
+            assert_eq!(admin(unreadable, None), AdminConfig::default(), "{unreadable}");
+            assert_eq!(admin(unreadable, Some("2")).port, 2, "{unreadable}");
+        }
+    }
 
     #[test]
     fn the_files_are_those_of_secrets_too_as_they_are_named_and_where_they_are() {
