@@ -1,10 +1,10 @@
-# The doors of this repository: `make run`, `make test`, `make test-cluster`, `make test-helm`, `make cost`, `make lint`, `make bench`.
+# The doors of this repository: `make run`, `make test`, `make test-cluster`, `make test-helm`, `make test-ship`, `make cost`, `make lint`, `make bench`.
 
 # Node.js, where `tests/sdk/install` had to bring its own.
 export PATH := $(CURDIR)/tests/sdk/.bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: run test test-cluster test-helm helm unit sdk cost scale lint bench tools
+.PHONY: run test test-cluster test-helm test-ship helm unit sdk cost scale lint bench tools
 
 # The server with its demo app and the demo page on http://127.0.0.1:6001/
 run:
@@ -43,6 +43,12 @@ helm:
 	cargo build --locked
 	tests/helm/.venv/bin/python helm/generate.py target/debug/fanwire
 
+# What is shipped: the image, the Debian package with its systemd unit, the compose file with its dashboard. As root on Debian
+# or Ubuntu; minutes, since a release is compiled, and less when that is there. SHIP="image" chooses some.
+test-ship: tools
+	tests/ship/install
+	cargo test --locked --test ship -- --test-threads 1 --nocapture $(SHIP)
+
 # What the hot path costs, in allocations, system calls and instructions, against its budgets (tests/cost/budget.rs);
 # COST="allocations --watch trigger" looks into one of them.
 cost: tools
@@ -59,7 +65,7 @@ lint: tools
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; \
 	else echo "!! NOT RUN: cargo deny, which is not installed (cargo install cargo-deny)"; fi
 	@set -e; for file in tests/sdk/*.mjs tests/sdk/node/*.mjs src/server/demo/demo.js; do node --check "$$file"; done
-	@set -e; for file in tests/sdk/install tests/helm/install .ci/run loadtest/compare.sh loadtest/peers/*.sh; do bash -n "$$file"; done
+	@set -e; for file in tests/sdk/install tests/helm/install tests/ship/install .ci/run loadtest/compare.sh loadtest/peers/*.sh; do bash -n "$$file"; done
 	@tests/sdk/python/.venv/bin/python -m compileall -q -f tests/sdk/python/*.py tests/helm/*.py helm/*.py
 	@if command -v gofmt >/dev/null; then test -z "$$(gofmt -l tests/sdk/go | tee /dev/stderr)"; \
 	else echo "!! NOT RUN: gofmt, which is not installed"; fi
