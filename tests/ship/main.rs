@@ -5,6 +5,10 @@
 //! what `tests/ship/install` names. Everything it makes is below `target/ship`, and what is costly there is used again.
 //!
 //! **Not run here**: the image for arm64, docker itself, the images of others that the compose file names, Grafana.
+#![allow(
+    clippy::print_stdout,
+    reason = "how small and how closed it is, is for a person"
+)]
 
 #[path = "../support/brokers/mod.rs"]
 mod brokers;
