@@ -368,7 +368,7 @@ fn health_says_whether_it_lives_and_whether_it_is_ready() {
     assert!(!is_well && said.contains("404"), "{said}");
 
     process.signal(Signal::TERM);
-    entry(&mut process.log, "asked to leave");
+    entry(&mut process.log, "asked to leave; a second signal hurries");
     let (is_well, said) = loop {
         // It is said before it is done.
         let answer = health(&["--ready"], &config);
