@@ -2,7 +2,7 @@
 
 use fanwire::adapter::config::Driver;
 use fanwire::adapter::redis::RedisUrl;
-use fanwire::app::{AppConfig, WebhookConfig};
+use fanwire::app::{AppConfig, WebhookConfig, WebhookUrl};
 use fanwire::store::{StoreConfig, StoreUrl};
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ impl Watched {
         for _ in 0..2 {
             let mut config = config([AppConfig {
                 webhooks: vec![WebhookConfig {
-                    url: receiver.url("/webhooks"),
+                    url: WebhookUrl::new(&receiver.url("/webhooks")),
                     ..WebhookConfig::default()
                 }],
                 ..app()
