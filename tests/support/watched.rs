@@ -4,6 +4,7 @@ use fanwire::adapter::config::Driver;
 use fanwire::adapter::redis::RedisUrl;
 use fanwire::app::{AppConfig, WebhookConfig, WebhookUrl};
 use fanwire::store::{StoreConfig, StoreUrl};
+use fanwire::webhook::WebhookQueue;
 use tempfile::TempDir;
 
 use crate::brokers::redis::Redis;
@@ -35,6 +36,7 @@ impl Watched {
             }]);
             config.adapter.driver = Driver::Redis;
             config.redis.url = RedisUrl::new(&redis.url());
+            config.webhooks.queue = WebhookQueue::Redis;
             config.store = StoreConfig {
                 url: StoreUrl::new(&format!("sqlite://{}/apps.db", folder.path().display())),
                 migrate_on_start: true,
