@@ -160,7 +160,7 @@ fn limits_that_cannot_bear_what_is_asked_for_are_failures() {
         env!("CARGO_BIN_EXE_fanwire"),
     ]);
     examined(&mut shell, &[("FANWIRE_SERVER__SOCKETS_MAX", "1000")])
-        .says("FAILURE", "the limit of open files (600) bears 88")
+        .says("FAILURE", "the limit of open files (600) bears 225")
         .advises("raise the hard limit to 1512");
     let mut shell = Command::new("sh");
     shell.args([
@@ -170,7 +170,7 @@ fn limits_that_cannot_bear_what_is_asked_for_are_failures() {
     ]);
     examined(&mut shell, &[])
         .is_well()
-        .says("warning", "bears 88 sockets");
+        .says("warning", "bears 211 sockets");
 }
 
 #[test]

@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::figures::FigureArguments;
 use crate::floor::FloorArguments;
 use crate::report::{ReportArguments, TableArguments};
-use crate::scenario::{churn, client_events, connect, fanout, idle, mixed, occupancy, presence, sustain};
+use crate::scenario::{
+    churn, client_events, connect, fanout, idle, mixed, occupancy, overload, presence, sustain,
+};
 use crate::target::{ChannelKind, Target, Whereabouts};
 use crate::tls::Trust;
 
@@ -41,6 +43,7 @@ pub(crate) enum Command {
     Churn(churn::Options),
     Mixed(mixed::Options),
     Occupancy(occupancy::Options),
+    Overload(overload::Options),
     Idle(idle::Options),
     ClientEvents(client_events::Options),
     /// Shows runs that were kept: as text, as a page, as a plot.

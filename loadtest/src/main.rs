@@ -11,6 +11,7 @@ mod receiver;
 mod report;
 mod result;
 mod scenario;
+mod siege;
 mod swarm;
 mod target;
 mod tls;
@@ -27,7 +28,9 @@ use signal_hook::flag;
 
 use self::arguments::{Arguments, Command, Common};
 use self::result::Run;
-use self::scenario::{churn, client_events, connect, fanout, idle, mixed, occupancy, presence, sustain};
+use self::scenario::{
+    churn, client_events, connect, fanout, idle, mixed, occupancy, overload, presence, sustain,
+};
 
 fn main() -> ExitCode {
     match obey(&given()) {
@@ -58,6 +61,7 @@ fn obey(arguments: &Arguments) -> Result<()> {
         Some(Command::Churn(options)) => measure(common, |common| churn::run(common, options)),
         Some(Command::Mixed(options)) => measure(common, |common| mixed::run(common, options)),
         Some(Command::Occupancy(options)) => measure(common, |common| occupancy::run(common, options)),
+        Some(Command::Overload(options)) => measure(common, |common| overload::run(common, options)),
         Some(Command::Idle(options)) => measure(common, |common| idle::run(common, options)),
         Some(Command::ClientEvents(options)) => measure(common, |common| client_events::run(common, options)),
         Some(Command::Figures(arguments)) => {

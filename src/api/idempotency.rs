@@ -62,6 +62,23 @@ impl Idempotency {
         })
     }
 
+    /// Drops what is kept no longer, of apps too that call no more.
+    pub(super) fn sweep(&self, now: Instant) {
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<Box<str>> = apps.keys().cloned().collect();
+        drop(apps);
+        // One at a time: calls come in between.
+        for id in ids {
+            self.with(&id, |answers| {
+                answers.forget(now);
+                // The app itself stays: its numbers must not begin anew while a call is under way.
+                if answers.ages.is_empty() {
+                    answers.ages.shrink_to_fit();
+                }
+            });
+        }
+    }
+
     fn with<T>(&self, app_id: &str, work: impl FnOnce(&mut Answers) -> T) -> T {
         // Nothing in here panics half way, so another thread's panic spoils nothing.
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,6 +250,19 @@ mod tests {
         let last = now + KEPT_FOR - Duration::from_millis(1);
         assert_eq!(call(&calls, "1", key("a"), last, ""), Some("{}".into()));
         assert_eq!(call(&calls, "1", key("a"), now + KEPT_FOR, ""), None);
+    }
+
+    #[test]
+    fn a_sweep_drops_what_is_over_of_apps_that_call_no_more() {
+        let (calls, now) = (Idempotency::default(), Instant::now());
+        let later = now + KEPT_FOR / 2;
+        for (app_id, since) in [("1", now), ("2", later)] {
+            call(&calls, app_id, key("a"), since, "{}");
+        }
+        calls.sweep(now + KEPT_FOR);
+        let held = |app_id| calls.with(app_id, |answers| (answers.ages.capacity() > 0, answers.bytes));
+        assert_eq!(held("1"), (false, 0));
+        assert_eq!(call(&calls, "2", key("a"), now + KEPT_FOR, ""), Some("{}".into()));
     }
 
     #[test]

@@ -56,6 +56,9 @@ const RELAY: HeaderName = HeaderName::from_static("x-fanwire-relay");
 /// See [`RELAY`].
 const BEHIND: HeaderValue = HeaderValue::from_static("behind");
 
+/// How often is looked for answers that need not be kept any more.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
 const DONE: Bytes = Bytes::from_static(b"{}");
 
 /// What the HTTP API needs to know of the server it is part of.
@@ -99,6 +102,15 @@ impl Api {
         Api {
             store: Some(store),
             ..self
+        }
+    }
+
+    /// Gives back what is remembered of calls that are long over, for as long as it is polled.
+    pub async fn forget_old_calls(&self) {
+        let mut sweeps = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            sweeps.tick().await;
+            self.idempotency.sweep(Instant::now());
         }
     }
 

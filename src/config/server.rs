@@ -78,6 +78,18 @@ pub struct ServerConfig {
     /// Sockets the process takes at once; further ones are closed with 4100. 0 derives it from the limit of
     /// open files, less a reserve for API, admin and the rest.
     pub sockets_max: usize,
+    /// Memory up to which sockets are taken in; above it further ones are closed with 4100. Percent of the nearest
+    /// limit: that of a control group, or what the machine has.
+    #[schemars(range(min = 1, max = 100))]
+    pub memory_percent_max: u8,
+    /// HTTP connections the process serves at once, kept ones included, and health checks. Beyond it the longest idle one
+    /// is closed; where none is idle, API calls are answered 503. 0 derives it from the limit of open files.
+    pub http_connections_max: usize,
+    /// A client that is refused for want of room is told so after a random time of up to this long. Stock clients come
+    /// back a second after they were told, all that were told together; much more than a second looks to them like a
+    /// connection that does not work.
+    #[schemars(range(max = 10_000))]
+    pub refusal_delay_ms_max: u32,
     /// Bytes that may wait in front of one shard before new publications have to wait.
     #[schemars(range(min = 65_536))]
     pub inbox_bytes_max: usize,
@@ -113,6 +125,9 @@ impl Default for ServerConfig {
             body_bytes_max: 2 * 1024 * 1024,
             strict_protocol: false,
             sockets_max: 0,
+            memory_percent_max: 90,
+            http_connections_max: 0,
+            refusal_delay_ms_max: 900,
             inbox_bytes_max: 16 * 1024 * 1024,
             outbox_total_bytes_max: 256 * 1024 * 1024,
             watch_config: true,

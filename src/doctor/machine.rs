@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::adapter::config::Driver;
 use crate::checkup::Report;
 use crate::config::Config;
-use crate::server::DESCRIPTORS_RESERVED;
+use crate::server::marks::Room;
 use crate::server::usage::Memory;
 
 /// Fewer sockets than this are hardly what a server is started for.
@@ -18,32 +18,38 @@ const BASE_BYTES: u64 = 64 * 1024 * 1024;
 const CLOCK_MIN_S: u64 = 1_767_225_600;
 
 pub(super) fn examine(config: &Config, report: &mut Report<'_>) {
-    files(config.server.sockets_max, report);
+    files(config, report);
     memory(config, Memory::read().ok(), report);
     clock(SystemTime::now(), report);
 }
 
 /// Each socket is an open file. The server raises the soft limit to the hard one by itself.
-fn files(sockets_max: usize, report: &mut Report<'_>) {
+fn files(config: &Config, report: &mut Report<'_>) {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    judge_files(sockets_max, usize::try_from(limit).unwrap_or(usize::MAX), report);
+    judge_files(config, usize::try_from(limit).unwrap_or(usize::MAX), report);
 }
 
-fn judge_files(sockets_max: usize, files: usize, report: &mut Report<'_>) {
-    let bears = files.saturating_sub(DESCRIPTORS_RESERVED);
+fn judge_files(config: &Config, files: usize, report: &mut Report<'_>) {
+    let webhooks = config.webhooks.connections_max;
+    let (derived, bears) = (
+        Room::of(files, webhooks).sockets,
+        Room::sockets_max(files, webhooks),
+    );
     let advice = |wanted: usize| {
         format!(
             "raise the hard limit to {} or more: `LimitNOFILE=` of a systemd unit, `--ulimit nofile=` of a \
              container, `ulimit -Hn` of a shell",
-            wanted.saturating_add(DESCRIPTORS_RESERVED)
+            Room::files_for(wanted, webhooks)
         )
     };
-    match sockets_max {
-        0 if bears < SOCKETS_MIN => report.warning(
-            format!("the limit of open files ({files}) bears {bears} sockets"),
+    match config.server.sockets_max {
+        0 if derived < SOCKETS_MIN => report.warning(
+            format!("the limit of open files ({files}) bears {derived} sockets"),
             advice(100_000),
         ),
-        0 => report.good(format!("the limit of open files ({files}) bears {bears} sockets")),
+        0 => report.good(format!(
+            "the limit of open files ({files}) bears {derived} sockets"
+        )),
         wanted if wanted > bears => report.failure(
             format!("server.sockets_max is {wanted}, but the limit of open files ({files}) bears {bears}"),
             advice(wanted),
@@ -122,13 +128,15 @@ mod tests {
     #[test]
     fn files_bear_sockets_less_what_is_kept_in_reserve() {
         for (sockets_max, files, word, part) in [
-            (0, 1_048_576, "ok", "bears 1048064 sockets"),
-            (0, 1024, "warning", "bears 512 sockets"),
+            (0, 1_048_576, "ok", "bears 1039872 sockets"),
+            (0, 1024, "warning", "bears 480 sockets"),
             (10_000, 10_512, "ok", "10000 sockets"),
             (10_000, 10_511, "FAILURE", "to 10512 or more"),
-            (10_000, 100, "FAILURE", "bears 0"),
+            (10_000, 100, "FAILURE", "bears 38"),
         ] {
-            let told = told(|report| judge_files(sockets_max, files, report));
+            let mut config = Config::default();
+            config.server.sockets_max = sockets_max;
+            let told = told(|report| judge_files(&config, files, report));
             assert!(
                 told.trim_start().starts_with(word) && told.contains(part),
                 "{sockets_max} {files}: {told}"

@@ -77,6 +77,11 @@ impl CacheIndex {
         event
     }
 
+    /// What they hold together.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn forget(&mut self, place: Place) {
         if let Some((_, bytes)) = self.by_place.remove(&place) {
             self.bytes -= bytes;

@@ -125,6 +125,11 @@ impl Namespace {
         before
     }
 
+    /// Bytes of the last events of its cache channels.
+    pub fn cached_bytes(&self) -> usize {
+        self.cache().bytes()
+    }
+
     pub(super) fn cache(&self) -> MutexGuard<'_, CacheIndex> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }

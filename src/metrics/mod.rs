@@ -24,6 +24,7 @@ mod broker;
 mod cluster;
 mod json;
 mod reason;
+mod room;
 mod store;
 mod webhook;
 
@@ -38,7 +39,8 @@ use self::app::AppFamilies;
 pub use self::app::{AppMetrics, BatchCounts};
 pub use self::broker::WebhookBrokerSnapshot;
 pub use self::cluster::{Bus, ClusterSnapshot};
-pub use self::reason::{CloseReason, ConnectionError};
+pub use self::reason::{CloseReason, ConnectionError, RefusedFor};
+pub use self::room::RoomSnapshot;
 pub use self::store::StoreSnapshot;
 use self::webhook::WebhookFamilies;
 pub use self::webhook::{WebhookDrop, WebhookMetrics, WebhookSnapshot};
@@ -58,6 +60,7 @@ pub struct Metrics {
     webhooks: Mutex<HashMap<Arc<str>, Arc<WebhookMetrics>>>,
     closed: Vec<IntCounter>,
     connection_errors: Vec<IntCounter>,
+    refused: Vec<IntCounter>,
     outbox_bytes: IntGauge,
     inbox_bytes: IntGaugeVec,
     shards: IntGauge,
@@ -89,6 +92,8 @@ pub struct Snapshot {
     pub outbox_bytes: u64,
     /// Bytes that wait in the inbox of each shard; as many entries as there are shards.
     pub inbox_bytes: Vec<u64>,
+    /// Connections and memory, beside their marks.
+    pub room: RoomSnapshot,
     /// Changes of channels and members that back ends are yet to be told.
     pub webhook_untold: u64,
     /// Every app for whose endpoints something waits; one that is missing here has nothing that does.
@@ -137,6 +142,16 @@ impl Metrics {
                 &["reason"],
             )?,
         )?;
+        let refused = register(
+            &registry,
+            IntCounterVec::new(
+                naming.of_node(
+                    "refused_total",
+                    "Newcomers refused although they did nothing wrong, by what stood against them",
+                ),
+                &["reason"],
+            )?,
+        )?;
         let connection_errors = register(
             &registry,
             IntCounterVec::new(
@@ -171,6 +186,10 @@ impl Metrics {
             connection_errors: ConnectionError::ALL
                 .iter()
                 .map(|error| connection_errors.with_label_values(&[error.as_str()]))
+                .collect(),
+            refused: RefusedFor::ALL
+                .iter()
+                .map(|reason| refused.with_label_values(&[reason.as_str()]))
                 .collect(),
             outbox_bytes: node_gauge(
                 "outbox_bytes",
@@ -255,6 +274,11 @@ impl Metrics {
         &self.closed[reason as usize]
     }
 
+    /// How many newcomers were refused for this.
+    pub fn refused(&self, reason: RefusedFor) -> &IntCounter {
+        &self.refused[reason as usize]
+    }
+
     /// How many connections failed in this way.
     pub fn connection_errors(&self, error: ConnectionError) -> &IntCounter {
         &self.connection_errors[error as usize]
@@ -310,6 +334,7 @@ impl Metrics {
                 .set(shown(*bytes));
         }
         let mut families = self.registry.gather();
+        families.extend(snapshot.room.families(&self.naming));
         if let Some(store) = &snapshot.store {
             families.extend(store.families(&self.naming));
         }
@@ -319,9 +344,7 @@ impl Metrics {
         if let Some(broker) = &snapshot.webhook_broker {
             families.extend(broker.families(&self.naming));
         }
-        if snapshot.store.is_some() || snapshot.cluster.is_some() || snapshot.webhook_broker.is_some() {
-            families.sort_by(|one, other| one.name().cmp(other.name()));
-        }
+        families.sort_by(|one, other| one.name().cmp(other.name()));
         families
     }
 }

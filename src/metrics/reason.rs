@@ -101,6 +101,22 @@ labels! {
     }
 }
 
+labels! {
+    /// What about the node stood against a newcomer who did nothing wrong.
+    RefusedFor {
+        /// It is going down.
+        Draining = "draining",
+        /// It has as many sockets as it bears.
+        Sockets = "sockets",
+        /// Its memory is beyond the mark.
+        Memory = "memory",
+        /// The store of apps does not say whose socket it would be.
+        Store = "store",
+        /// As many HTTP connections as it bears are at work. The newcomer is an API call.
+        HttpConnections = "http_connections",
+    }
+}
+
 impl From<CloseCode> for CloseReason {
     /// The reason for a close that we began with `code`. One code does not say enough: a drain tells
     /// established sockets [`CloseCode::Reconnect`], and is to be counted as [`CloseReason::Drain`].

@@ -29,18 +29,31 @@ const OF_APPS: [(&str, &str); 20] = [
 ];
 
 /// Those of the whole node.
-const OF_NODE: [(&str, &str); 13] = [
+const OF_NODE: [(&str, &str); 26] = [
+    ("address_uncounted_total", "counter"),
+    ("porch_full_total", "counter"),
     ("build_info", "gauge"),
+    ("cache_bytes", "gauge"),
     ("closed_total", "counter"),
     ("config_changes_total", "counter"),
     ("config_refused_total", "counter"),
     ("connection_errors_total", "counter"),
+    ("connections", "gauge"),
+    ("connections_max", "gauge"),
+    ("http_connections", "gauge"),
+    ("http_connections_max", "gauge"),
     ("inbox_bytes", "gauge"),
     ("inbox_waits_total", "counter"),
+    ("memory_limit_bytes", "gauge"),
+    ("memory_mark_bytes", "gauge"),
+    ("memory_used_bytes", "gauge"),
     ("outbox_bytes", "gauge"),
     ("publish_refused_total", "counter"),
+    ("refusals_waiting", "gauge"),
+    ("refused_total", "counter"),
     ("usage_save_failures_total", "counter"),
     ("shards", "gauge"),
+    ("sockets_max", "gauge"),
     ("webhook_hasty_total", "counter"),
     ("webhook_untold", "gauge"),
 ];
@@ -379,6 +392,10 @@ fn gauges_show_the_snapshot_and_fall_to_zero_with_what_it_no_longer_names() {
         apps: vec![app_snapshot("1", 20_000, 7), app_snapshot("2", 1, 0)],
         outbox_bytes: 4096,
         inbox_bytes: vec![10, 20],
+        room: RoomSnapshot {
+            sockets_max: 20_002,
+            ..RoomSnapshot::default()
+        },
         webhook_untold: 5,
         ..Snapshot::default()
     };
@@ -394,6 +411,7 @@ fn gauges_show_the_snapshot_and_fall_to_zero_with_what_it_no_longer_names() {
     assert_eq!(value(&text, "fanwire_inbox_bytes{shard=\"0\"}"), "10");
     assert_eq!(value(&text, "fanwire_inbox_bytes{shard=\"1\"}"), "20");
     assert_eq!(value(&text, "fanwire_shards"), "2");
+    assert_eq!(value(&text, "fanwire_sockets_max"), "20002");
 
     let quiet = Snapshot {
         apps: vec![app_snapshot("2", 3, 1)],
@@ -427,6 +445,10 @@ fn every_reason_is_there_at_zero_from_the_start() {
         );
         assert_eq!(value(&text, &series), "0");
         metrics.connection_errors(*error).inc();
+    }
+    for reason in RefusedFor::ALL {
+        let series = format!("fanwire_refused_total{{reason=\"{}\"}}", reason.as_str());
+        assert_eq!(value(&text, &series), "0");
     }
     let text = metrics.text(&one_shard()).unwrap();
     for reason in CloseReason::ALL {

@@ -71,6 +71,12 @@ impl Node {
         self.hub.survey(&self.namespace(app), occupied).len()
     }
 
+    /// Bytes of the last events of all cache channels.
+    pub fn cached_bytes(&self) -> usize {
+        let namespaces = self.hub.namespaces();
+        namespaces.iter().map(|namespace| namespace.cached_bytes()).sum()
+    }
+
     /// One channel.
     pub fn channel(&self, app: &Arc<App>, name: &ChannelName) -> ChannelDetail {
         let now = now();

@@ -54,10 +54,11 @@ impl Entrances {
         Forwarding::new(self.trusted.clone(), server.forwarded_header)
     }
 
-    /// Lets everybody in.
+    /// Lets everybody in, but nobody beside `connections_max` others.
     pub(super) fn open(
         self,
         server: &ServerConfig,
+        connections_max: usize,
         limits: AddressLimits,
         node: &Arc<Node>,
     ) -> io::Result<Listening> {
@@ -84,6 +85,7 @@ impl Entrances {
             trusted: trusted.clone(),
             limits: limits.clone(),
             only_proxies: server.proxy_protocol,
+            connections_max,
             _file: None,
         }];
         entrances.extend(unix_socket.map(|(listener, file)| Entrance {
@@ -92,6 +94,7 @@ impl Entrances {
             trusted,
             limits,
             only_proxies: false,
+            connections_max,
             _file: Some(file),
         }));
         listener::start(entrances, node.clone())

@@ -1,46 +1,46 @@
-//! HTTP on a shard: every connection begins here. It is answered here for as long as it stays HTTP; an upgrade hands
-//! the raw stream to the shard and nothing of HTTP is left behind.
+//! HTTP on a shard: every connection begins here. It is served here for as long as it stays HTTP; an upgrade hands
+//! the raw stream to the shard and nothing of HTTP is left behind. What requests are answered with is in
+//! `server/answers.rs`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::demo;
-use super::health::{self, Health};
+use super::answers::{Answer, Stay, answer};
+use super::callers::{Caller, Callers};
+use super::health::Health;
+use super::marks::Marks;
+use super::refusals::Refusals;
 use super::reread::Reread;
-use super::router::{Route, route};
 use super::upgrade::{self, Asked, Upgraded, upgrade};
 use super::waiting::{CalledOff, Seated, WaitingRoom};
 use crate::address::{AddressLimits, Client, Forwarding};
 use crate::api::Api;
 use crate::config::ServerConfig;
-use crate::hub::inbox::Arrival;
+use crate::hub::inbox::{Arrival, ShardIndex};
 use crate::metrics::ConnectionError;
 use crate::node::Node;
-use crate::shard::{Doors, Newcomer, Shard};
+use crate::shard::{Doors, Shard};
 
 /// What is left of the patience with idle connections while there are too many.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
 /// Read of a connection before it is known who reads on: room for a browser's handshake with some cookies.
 const FIRST_BYTES_MAX: usize = 4096;
-
-type Answered = Response<Full<Bytes>>;
 
 /// What every connection is served with.
 pub(super) struct Gate {
@@ -50,8 +50,12 @@ pub(super) struct Gate {
     pub(super) config: ServerConfig,
     /// Whether the demo page stands at `/`.
     pub(super) development: bool,
-    /// Connections that the process bears.
-    pub(super) sockets_max: usize,
+    /// How much is taken in.
+    pub(super) marks: Arc<Marks>,
+    /// The connections that speak HTTP.
+    pub(super) callers: Arc<Callers>,
+    /// Clients of each shard that wait to be told that they may have no socket.
+    pub(super) refused: Box<[AtomicUsize]>,
     /// For whom trusted proxies speak.
     pub(super) forwarding: Forwarding,
     /// How much one address may have.
@@ -78,29 +82,41 @@ pub(super) struct Peer {
 
 /// The doors of the shards.
 pub(super) fn doors(gate: Arc<Gate>) -> Doors {
-    Arc::new(move || {
+    Arc::new(move |shard| {
         let room = WaitingRoom::new(gate.pending_max);
+        let refusals = Refusals::new(gate.clone(), shard.into());
         let (gate, keeper) = (gate.clone(), gate.clone());
         let patience = move || keeper.patience(keeper.config.header_timeout_s);
         tokio::task::spawn_local(room.clone().keep(patience, gate.closing.clone()));
-        Box::new(move |shard, arrival| serve(gate.clone(), &room, shard, arrival))
+        Box::new(move |shard, arrival| serve(gate.clone(), &room, refusals.clone(), shard, arrival))
     })
 }
 
 /// Serves one connection, on the shard's thread.
-fn serve(gate: Arc<Gate>, room: &Rc<WaitingRoom>, shard: Rc<Shard>, arrival: Arrival<TcpStream>) {
+fn serve(
+    gate: Arc<Gate>,
+    room: &Rc<WaitingRoom>,
+    refusals: Rc<Refusals>,
+    shard: Rc<Shard>,
+    arrival: Arrival<TcpStream>,
+) {
     let seated = room.sit(Instant::now());
     tokio::task::spawn_local(async move {
+        let index = shard.index();
         let place = Place { shard: Some(shard) };
         // Boxed, so that what HTTP needs is given back before a socket begins its life.
-        if let Some((stream, early, newcomer)) = Box::pin(open(gate, seated, arrival)).await {
-            place.keep().adopt(stream, &early, newcomer);
+        match Box::pin(open(gate, index, seated, arrival)).await {
+            Some((stream, early, Upgraded::Socket(newcomer))) => {
+                place.keep().adopt(stream, &early, newcomer);
+            }
+            Some((stream, _, Upgraded::Refused(refusal))) => refusals.refuse(stream, refusal, place),
+            None => {}
         }
     });
 }
 
 /// The connection's place in the shard's count, given back unless a socket takes it over.
-struct Place {
+pub(super) struct Place {
     shard: Option<Rc<Shard>>,
 }
 
@@ -121,9 +137,10 @@ impl Drop for Place {
 /// All that comes before a socket. `None`: the connection is over.
 async fn open(
     gate: Arc<Gate>,
+    shard: ShardIndex,
     seated: Seated,
     arrival: Arrival<TcpStream>,
-) -> Option<(TcpStream, Bytes, Newcomer)> {
+) -> Option<(TcpStream, Bytes, Upgraded)> {
     let Arrival {
         stream,
         client,
@@ -153,24 +170,20 @@ async fn open(
         }
         None => None,
     };
-    let (stream, early, upgraded) = match at_once {
+    let (stream, early, mut upgraded) = match at_once {
         Some((upgraded, length)) => {
             drop(seated);
             (stream, first.slice(length..), upgraded)
         }
-        None => Box::pin(speak_http(gate, Reread { first, stream }, peer, seated)).await?,
+        None => Box::pin(speak_http(gate, shard, Reread { first, stream }, peer, seated)).await?,
     };
-    match upgraded {
-        Upgraded::Socket(mut newcomer) => {
-            // One has it from its connection or, behind a proxy, from what was asked.
-            newcomer.place = newcomer.place.or(place);
-            Some((stream, early, newcomer))
-        }
-        Upgraded::Refused(words) => {
-            upgrade::refuse(stream, &words).await;
-            None
-        }
-    }
+    // One has it from its connection or, behind a proxy, from what was asked.
+    let has = match &mut upgraded {
+        Upgraded::Socket(newcomer) => &mut newcomer.place,
+        Upgraded::Refused(refusal) => &mut refusal.place,
+    };
+    *has = has.take().or(place);
+    Some((stream, early, upgraded))
 }
 
 /// What a connection says first, as far as one read brings it. Nothing: hyper waits on, or meets what is wrong.
@@ -198,25 +211,34 @@ enum End {
 /// Speaks HTTP until the connection ends (`None`) or is upgraded.
 async fn speak_http(
     gate: Arc<Gate>,
+    shard: ShardIndex,
     stream: Reread,
     peer: Peer,
     seated: Seated,
 ) -> Option<(TcpStream, Bytes, Upgraded)> {
     let upgraded = Rc::new(RefCell::new(None));
     let patience = Rc::new(Patience::new(seated));
+    // From its first request on, unless that asks for a socket.
+    let caller = Rc::new(OnceCell::new());
     let service = service_fn({
         let (gate, upgraded, patience) = (gate.clone(), upgraded.clone(), patience.clone());
+        let caller = caller.clone();
         move |request: Request<Incoming>| {
             let (gate, upgraded, patience) = (gate.clone(), upgraded.clone(), patience.clone());
+            let caller = caller.clone();
             Box::pin(async move {
                 patience.asked();
-                let answer = match answer(&gate, &peer, request).await {
+                let stay = || Stay::of(&caller, &gate, shard);
+                let answer = match answer(&gate, &peer, request, stay).await {
                     Answer::Http(answer) => answer,
                     Answer::Upgrade(answer) => {
                         *upgraded.borrow_mut() = Some(answer);
                         return Err(LetGo);
                     }
                 };
+                if let Some(caller) = caller.get() {
+                    caller.rest();
+                }
                 patience.has_answered.set(true);
                 patience
                     .deadline
@@ -240,16 +262,20 @@ async fn speak_http(
         if !is_closing && asked_to_close.as_mut().poll(cx).is_ready() {
             is_closing = true;
         }
+        // Who has just come is answered once: a client that is not told to come again later comes at once.
+        let is_to_go = |waker: &Waker| {
+            let is_sent_away = |caller: &Caller| caller.is_sent_away(waker);
+            (is_closing && patience.has_answered.get()) || caller.get().is_some_and(is_sent_away)
+        };
         loop {
-            // Who has just come is answered once: a client that is not told to come again later comes at once.
-            if is_closing && patience.has_answered.get() && !is_last {
+            if !is_last && is_to_go(cx.waker()) {
                 is_last = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
             if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(End::Itself(ended));
             }
-            if is_last || !is_closing || !patience.has_answered.get() {
+            if is_last || !is_to_go(cx.waker()) {
                 break;
             }
         }
@@ -304,8 +330,9 @@ impl Gate {
 
     /// How long a connection may be idle. Less while connections eat up the descriptors kept in reserve.
     fn patience(&self, usual_s: u32) -> Duration {
-        let is_crowded = self.node.inboxes().connections() > self.sockets_max;
-        if is_crowded {
+        let inboxes = self.node.inboxes();
+        let room = self.marks.room;
+        if room.is_crowded(inboxes.connections(), inboxes.sockets()) {
             seconds(usual_s).min(CROWDED_PATIENCE)
         } else {
             seconds(usual_s)
@@ -352,98 +379,4 @@ impl Patience {
 
 fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
-}
-
-enum Answer {
-    Http(Answered),
-    Upgrade(Upgraded),
-}
-
-async fn answer(gate: &Gate, peer: &Peer, request: Request<Incoming>) -> Answer {
-    if let Some(asked) = Asked::of(&request, peer.client, &gate.forwarding) {
-        let by_address = upgrade::by_address(gate, &asked, peer);
-        let is_unanswered = by_address.is_ok() && upgrade::introduce(gate, &asked).await;
-        let upgraded = upgrade(gate, &asked, by_address, is_unanswered);
-        return upgraded.map_or_else(|| Answer::Http(upgrade_required()), Answer::Upgrade);
-    }
-    if peer.is_beyond {
-        let error = ConnectionError::AddressLimit;
-        gate.node.metrics().connection_errors(error).inc();
-        return Answer::Http(too_many_connections());
-    }
-    // Shares its bytes with the request, which the API takes.
-    let uri = request.uri().clone();
-    let route = route(uri.path(), &gate.config.path_prefix);
-    Answer::Http(match route {
-        Route::Socket(_) => upgrade_required(),
-        Route::Api => gate.api.answer(request).await,
-        Route::Other(path) => other(gate, request.method(), path).await,
-    })
-}
-
-fn too_many_connections() -> Answered {
-    let text = r#"{"error":"too many connections from this address","code":429}"#;
-    let mut response = json(StatusCode::TOO_MANY_REQUESTS, text);
-    let headers = response.headers_mut();
-    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-fn upgrade_required() -> Answered {
-    let text =
-        r#"{"error":"this path speaks WebSocket (version 13): connect with a Pusher client","code":426}"#;
-    let mut response = json(StatusCode::UPGRADE_REQUIRED, text);
-    response
-        .headers_mut()
-        .insert(hyper::header::UPGRADE, HeaderValue::from_static("websocket"));
-    response
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    response
-        .headers_mut()
-        .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    response
-}
-
-async fn other(gate: &Gate, method: &Method, path: &str) -> Answered {
-    if gate.development
-        && let Some(page) = demo::page(path)
-    {
-        return page;
-    }
-    let app = health::app_asked_for(path, gate.node.apps()).await;
-    let Some(health::Answer {
-        status,
-        body,
-        content_type,
-    }) = health::answer(path, &gate.health, app)
-    else {
-        return json(StatusCode::NOT_FOUND, r#"{"error":"no such path","code":404}"#);
-    };
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        let mut response = json(
-            StatusCode::METHOD_NOT_ALLOWED,
-            r#"{"error":"use GET","code":405}"#,
-        );
-        response
-            .headers_mut()
-            .insert(hyper::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    let mut response = Response::new(Full::from(body.into_owned()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
-
-fn json(status: StatusCode, text: &'static str) -> Answered {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

@@ -25,7 +25,7 @@ use crate::node::Node;
 
 /// After a failed `accept`, for want of descriptors as a rule: closing sockets bring them back.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// While a porch is full, it is looked so often whether somebody has left it.
+/// While a porch or the node is full, it is looked so often whether somebody has left.
 const FULL_LOOKS: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
@@ -72,6 +72,8 @@ pub(super) struct Entrance {
     pub(super) limits: AddressLimits,
     /// Only trusted proxies may come by it.
     pub(super) only_proxies: bool,
+    /// With so many connections on the shards, nobody is let in until somebody has left.
+    pub(super) connections_max: usize,
     /// The file of a Unix socket, which goes with it.
     pub(super) _file: Option<SocketFile>,
 }
@@ -98,7 +100,7 @@ fn look(entrances: &[Entrance], node: &Node) -> ControlFlow<()> {
     let mut is_full = false;
     let mut waiting: SmallVec<[PollFd<'_>; 4]> = SmallVec::new();
     for entrance in entrances {
-        let has_room = entrance.has_room();
+        let has_room = entrance.has_room(node);
         is_full |= !has_room;
         // An end is told in any case.
         let flags = if has_room {
@@ -169,7 +171,7 @@ impl Entrance {
         let inboxes = node.inboxes();
         let mut delivery = inboxes.deliver();
         for _ in 0..BATCH {
-            if !self.has_room() {
+            if !self.has_room(node) {
                 return Ok(());
             }
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -215,8 +217,10 @@ impl Entrance {
         Ok(())
     }
 
-    fn has_room(&self) -> bool {
-        self.porch.as_ref().is_none_or(|porch| porch.has_room())
+    fn has_room(&self, node: &Node) -> bool {
+        let on_porch = self.porch.as_ref().map_or(0, |porch| porch.connections());
+        node.inboxes().connections() + on_porch < self.connections_max
+            && self.porch.as_ref().is_none_or(|porch| porch.has_room())
     }
 
     fn client(&self, peer: Option<SocketAddrAny>) -> Client {

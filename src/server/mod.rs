@@ -5,7 +5,9 @@
 //! thread of its own.
 
 pub mod admin;
+mod answers;
 mod apps;
+mod callers;
 mod cluster;
 mod demo;
 mod drain;
@@ -16,8 +18,10 @@ pub mod health;
 mod http;
 mod leave;
 mod listener;
+pub(crate) mod marks;
 mod operators;
 mod porch;
+mod refusals;
 mod reread;
 mod router;
 mod store;
@@ -31,24 +35,25 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
+use self::callers::Callers;
 use self::cluster::{Membership, Threads};
 use self::drain::Drain;
 use self::entrances::Entrances;
 use self::follow::Follower;
-use self::health::{Health, Trouble};
+use self::health::Health;
 use self::http::Gate;
 use self::listener::Listening;
-use self::usage::MemoryWatch;
+use self::marks::Marks;
 use crate::adapter::Link;
 use crate::address::AddressLimits;
 use crate::api::{Api, ApiConfig};
@@ -60,12 +65,6 @@ use crate::node::{Cluster, Node, UsageSaver};
 use crate::shard::{self, LiveBytes};
 use crate::webhook::queue::JournalFault;
 
-/// Descriptors kept for API calls, the admin port and the process itself, beside sockets.
-pub(crate) const DESCRIPTORS_RESERVED: usize = 512;
-/// How often it is looked whether there is room for more sockets, and how the cluster is.
-const LOOKS: Duration = Duration::from_secs(1);
-/// Above this share of the memory there is, `/accept-traffic` says no. Percent.
-const MEMORY_PERCENT_MAX: f64 = 90.0;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -205,7 +204,7 @@ impl Server {
         let live = LiveBytes::default();
         let health = Arc::new(Health::default());
         let (closing, is_closing) = watch::channel(false);
-        let sockets_max = sockets_max(server.sockets_max);
+        let marks = Arc::new(Marks::new(&config));
         let kept_in = store
             .as_ref()
             .map(|opened| opened.store.clone() as Arc<dyn AppStore>);
@@ -226,13 +225,15 @@ impl Server {
             health: health.clone(),
             config: server.clone(),
             development: config.development(),
-            sockets_max,
+            marks: marks.clone(),
+            callers: Callers::new(marks.room.http, shards),
+            refused: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             forwarding: entrances.forwarding(server),
             limits: limits.clone(),
             pending_max: server.pending_connections_max.div_ceil(shards),
             closing: is_closing,
         });
-        let doors = http::doors(gate);
+        let doors = http::doors(gate.clone());
         let shards = (0..shards)
             .map(|index| {
                 let total_max = server.outbox_total_bytes_max;
@@ -256,11 +257,15 @@ impl Server {
         let delivery = webhooks::begin(&node, taken, &mut tasks)?;
         tasks.spawn(vital(
             "what health tells",
-            watch(node.clone(), health.clone(), sockets_max),
+            marks::watch(node.clone(), health.clone(), marks),
         ));
         let drain = Arc::new(Drain::new(node.clone(), health.clone(), config.drain.clone()));
         let drained = drain.clone();
         tasks.spawn(vital("sending sockets away", async move { drained.work().await }));
+        let tidied = gate.clone();
+        tasks.spawn(vital("forgetting old calls", async move {
+            tidied.api.forget_old_calls().await;
+        }));
         let (end, ends) = oneshot::channel();
         let books = node.clone();
         let task = tokio::spawn(vital("booking what apps use", async move {
@@ -271,7 +276,7 @@ impl Server {
         let admin = match admin_listener {
             None => None,
             Some(listener) => {
-                let state = Arc::new(operators::state(&config.admin, &node, &drain, &live));
+                let state = Arc::new(operators::state(&config.admin, &gate, &drain, &live));
                 let stops = async move {
                     // A sender that is dropped says the same.
                     let _ = admin_stops.await;
@@ -285,7 +290,8 @@ impl Server {
                 )))
             }
         };
-        let listening = entrances.open(&config.server, limits, &node)?;
+        let connections_max = gate.marks.room.connections();
+        let listening = entrances.open(&config.server, connections_max, limits, &node)?;
         let membership = incoming.map(|incoming| Membership::begin(&node, incoming, &health));
         let membership = membership.transpose()?;
         health.started();
@@ -387,60 +393,5 @@ async fn vital(name: &'static str, task: impl Future<Output = ()>) {
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {
         tracing::error!("a task that nothing can replace has panicked: {name}");
         std::process::abort();
-    }
-}
-
-/// Keeps health told whether there is room for more sockets, and how the cluster is.
-async fn watch(node: Arc<Node>, health: Arc<Health>, sockets_max: usize) {
-    let mut looks = tokio::time::interval(LOOKS);
-    let mut memory = MemoryWatch::default();
-    loop {
-        let now = looks.tick().await.into_std();
-        health.show_cluster(node.cluster_snapshot().as_ref());
-        health.show_store(node.apps().store_snapshot().as_ref());
-        let is_full = node.inboxes().sockets() >= sockets_max;
-        let is_short = memory
-            .look(now)
-            .is_ok_and(|memory| memory.percent() > MEMORY_PERCENT_MAX);
-        for (trouble, holds) in [(Trouble::Sockets, is_full), (Trouble::Memory, is_short)] {
-            if holds && !health.state().has(trouble) {
-                tracing::warn!(
-                    ?trouble,
-                    sockets_max,
-                    "no room for more: new sockets are refused with 4100"
-                );
-            }
-            health.set(trouble, holds);
-        }
-    }
-}
-
-/// Raises the limit of open files as far as the system allows. The answer is how many connections that bears.
-fn sockets_max(configured: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    if let Some(hard) = limit.maximum {
-        let _ = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(hard),
-                maximum: Some(hard),
-            },
-        );
-    }
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let bearable = usize::try_from(files)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(DESCRIPTORS_RESERVED)
-        .max(64);
-    match configured {
-        0 => bearable,
-        configured => {
-            if configured > bearable {
-                tracing::warn!(
-                    "server.sockets_max is {configured}, but the limit of open files bears {bearable}: raise it (ulimit -n)"
-                );
-            }
-            configured.min(bearable)
-        }
     }
 }

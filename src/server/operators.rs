@@ -11,19 +11,21 @@ use serde_json::{Value, json};
 use super::admin::{Action, AdminState};
 use super::drain::{Drain, NoShed};
 use super::health;
+use super::http::Gate;
+use super::marks;
 use crate::config::AdminConfig;
 use crate::metrics::{AppSnapshot, Snapshot};
-use crate::node::Node;
 use crate::shard::LiveBytes;
 
 /// What the port is served with.
 pub(super) fn state(
     config: &AdminConfig,
-    node: &Arc<Node>,
+    gate: &Arc<Gate>,
     drain: &Arc<Drain>,
     live: &LiveBytes,
 ) -> AdminState {
-    let (apps, truth, live, drain) = (node.clone(), node.clone(), live.clone(), drain.clone());
+    let node = &gate.node;
+    let (apps, truth, live, drain) = (node.clone(), gate.clone(), live.clone(), drain.clone());
     AdminState {
         metrics: node.metrics().clone(),
         health: drain.health().clone(),
@@ -69,7 +71,8 @@ fn act(drain: &Drain, action: Action) -> Result<Value, String> {
 }
 
 /// The gauges, read from the truth.
-fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
+fn snapshot(gate: &Gate, live: &LiveBytes) -> Snapshot {
+    let node = &gate.node;
     let apps = node.apps_with_figures().into_iter().map(|app| {
         let today = node.usage_today(&app, Timestamp::now());
         AppSnapshot {
@@ -90,6 +93,7 @@ fn snapshot(node: &Node, live: &LiveBytes) -> Snapshot {
             .iter()
             .map(|inbox| inbox.charged_bytes() as u64)
             .collect(),
+        room: marks::snapshot(gate),
         webhook_untold: node.untold() as u64,
         webhooks: node.webhooks().snapshot(),
         webhook_broker: node.webhooks().broker_snapshot(),

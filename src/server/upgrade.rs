@@ -5,39 +5,36 @@
 //! send and a read for each connection.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Version};
 use sha1::{Digest, Sha1};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::handshake::{self, Circumstances, Granted};
 use super::health::Trouble;
 use super::http::{Gate, Peer};
+use super::refusals::Refusal;
 use super::router::{Route, route};
 use crate::address::{Client, Forwarding, Place};
 use crate::app::NotFound;
-use crate::metrics::{CloseReason, ConnectionError};
+use crate::metrics::{CloseReason, ConnectionError, RefusedFor};
 use crate::protocol::code::CloseCode;
-use crate::protocol::frame::Frame;
-use crate::protocol::server;
 use crate::shard::Newcomer;
 
-/// How long a refused client has to answer the close frame.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Headers of a first request that is read here; one with more is left to hyper. Browsers send some fifteen.
 const FIRST_HEADERS_MAX: usize = 32;
 
 /// What becomes of a connection that has been upgraded.
 pub(super) enum Upgraded {
     Socket(Newcomer),
-    /// The words that it is sent before it is closed.
-    Refused(Vec<u8>),
+    Refused(Refusal),
 }
+
+/// What proves to a client that its handshake was understood.
+pub(super) type Proof = [u8; 28];
 
 /// A request that asks for a WebSocket, whoever has read it.
 #[derive(Debug, PartialEq, Eq)]
@@ -203,6 +200,7 @@ pub(super) fn upgrade(
         Route::Socket(key) => Some(key),
         _ => None,
     };
+    let against = gate.marks.against_another(gate.node.inboxes().sockets());
     let decided = match (key, by_address) {
         (_, Err(Limited)) => Err((CloseCode::OverCapacity, CloseReason::AddressLimit)),
         (None, Ok(_)) => Err((CloseCode::NoSuchPath, CloseReason::NoSuchPath)),
@@ -214,10 +212,9 @@ pub(super) fn upgrade(
                 origin: asked.origin.map(|origin| str::from_utf8(origin).unwrap_or("?")),
                 is_tls: asked.client.is_tls,
             };
-            let health = gate.health.state();
             let circumstances = Circumstances {
-                is_draining: health.is_draining(),
-                is_full: health.has(Trouble::Memory) || gate.node.inboxes().sockets() >= gate.sockets_max,
+                is_draining: gate.health.state().is_draining(),
+                is_full: against.is_some(),
                 is_unanswered,
                 strict: gate.config.strict_protocol,
             };
@@ -226,13 +223,13 @@ pub(super) fn upgrade(
                 .map_err(|code| (code, CloseReason::from(code)))
         }
     };
-    let answer = switching_protocols(nonce);
+    let proof = proof(nonce);
     Some(match decided {
         Ok((Granted { admission, protocol }, place)) => Upgraded::Socket(Newcomer {
             admission,
             protocol,
             strict: gate.config.strict_protocol,
-            answer,
+            answer: switching_protocols(&proof),
             client: asked.client,
             place,
         }),
@@ -244,47 +241,55 @@ pub(super) fn upgrade(
                 key,
                 "a socket is refused"
             );
-            gate.node.metrics().closed(counted_as).inc();
-            let mut words = answer;
-            words.extend_from_slice(server::closing_error(code).as_bytes());
-            words.extend_from_slice(Frame::close(code).as_bytes());
-            Upgraded::Refused(words)
+            let metrics = gate.node.metrics();
+            metrics.closed(counted_as).inc();
+            if let Some(reason) = not_its_fault(code, counted_as, against) {
+                metrics.refused(reason).inc();
+            }
+            Upgraded::Refused(Refusal {
+                proof,
+                code,
+                place: None,
+            })
         }
     })
 }
 
-/// The answer that proves to a client that its handshake was understood: RFC 6455, 4.2.2.
-fn switching_protocols(nonce: &[u8]) -> Vec<u8> {
-    const HEAD: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                        Sec-WebSocket-Accept: ";
-    /// Also for the first message, which is put behind it.
-    const ROOM_BYTES: usize = 320;
-    let proof = Sha1::new()
+/// What about this node stands against a client, if it is that and nothing about the client.
+fn not_its_fault(code: CloseCode, counted_as: CloseReason, against: Option<Trouble>) -> Option<RefusedFor> {
+    match (code, against) {
+        (CloseCode::Draining, _) => Some(RefusedFor::Draining),
+        _ if counted_as != CloseReason::OverCapacity => None,
+        (_, Some(Trouble::Sockets)) => Some(RefusedFor::Sockets),
+        (_, Some(Trouble::Memory)) => Some(RefusedFor::Memory),
+        (_, None) => Some(RefusedFor::Store),
+    }
+}
+
+/// RFC 6455, 4.2.2.
+fn proof(nonce: &[u8]) -> Proof {
+    let hash = Sha1::new()
         .chain_update(nonce)
         .chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11")
         .finalize();
     let mut encoded = [0; 28];
-    let length = BASE64_STANDARD
-        .encode_slice(proof, &mut encoded)
+    BASE64_STANDARD
+        .encode_slice(hash, &mut encoded)
         .expect("20 bytes are 28 in Base64");
-    let mut answer = Vec::with_capacity(ROOM_BYTES);
-    answer.extend_from_slice(HEAD.as_bytes());
-    answer.extend_from_slice(&encoded[..length]);
-    answer.extend_from_slice(b"\r\n\r\n");
-    answer
+    encoded
 }
 
-/// Says why, inside the socket, and ends it cleanly: pusher-js counts unclean ends against the transport.
-pub(super) async fn refuse(mut stream: TcpStream, words: &[u8]) {
-    let closing = async {
-        stream.write_all(words).await?;
-        stream.shutdown().await?;
-        let mut answer = [0; 256];
-        while stream.read(&mut answer).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    // Whatever happens, the client is gone afterwards.
-    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, closing).await;
+/// The answer to a handshake that was understood.
+pub(super) fn switching_protocols(proof: &Proof) -> Vec<u8> {
+    const HEAD: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                        Sec-WebSocket-Accept: ";
+    /// Also for the first message, which is put behind it.
+    const ROOM_BYTES: usize = 320;
+    let mut answer = Vec::with_capacity(ROOM_BYTES);
+    answer.extend_from_slice(HEAD.as_bytes());
+    answer.extend_from_slice(proof);
+    answer.extend_from_slice(b"\r\n\r\n");
+    answer
 }
 
 #[cfg(test)]
@@ -293,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_that_of_the_rfc() {
-        let answer = switching_protocols(b"dGhlIHNhbXBsZSBub25jZQ==");
+        let answer = switching_protocols(&proof(b"dGhlIHNhbXBsZSBub25jZQ=="));
         assert_eq!(
             String::from_utf8_lossy(&answer),
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

@@ -58,7 +58,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub type Door = Box<dyn Fn(Rc<Shard>, Arrival<TcpStream>)>;
 
 /// Opens a shard's door. Called on the shard's thread, in its runtime.
-pub type Doors = Arc<dyn Fn() -> Door + Send + Sync>;
+pub type Doors = Arc<dyn Fn(ShardIndex) -> Door + Send + Sync>;
 
 /// A shard, as seen from the tasks on its own thread.
 pub struct Shard {
@@ -101,7 +101,7 @@ pub fn start(
                     .build_local(Default::default())?;
                 let core = RefCell::new(Core::new(index, node.clone(), &live, live_bytes_max));
                 let shard = Rc::new(Shard { index, node, core });
-                runtime.block_on(async { turns(shard, doors()).await });
+                runtime.block_on(async { turns(shard, doors(index)).await });
                 Ok(())
             };
             // A mute shard would go unnoticed: whatever ends its loop against the rules ends the process.
@@ -179,6 +179,11 @@ impl Shard {
                 self.connection_gone();
             }
         }
+    }
+
+    /// Which one it is.
+    pub fn index(&self) -> ShardIndex {
+        self.index
     }
 
     /// A connection that never became a socket has ended.

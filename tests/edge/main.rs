@@ -32,8 +32,10 @@ mod webhook_events;
 // What holds whoever comes and goes, and whatever changes.
 mod backpressure;
 mod crowd;
+mod descriptors;
 mod live;
 mod ordering;
+mod overload;
 mod policies;
 mod turns;
 

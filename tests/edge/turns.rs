@@ -84,7 +84,7 @@ impl LoneShard {
             };
             shard.adopt(arrival.stream, b"", newcomer);
         };
-        let doors: Doors = Arc::new(move || Box::new(door.clone()));
+        let doors: Doors = Arc::new(move |_| Box::new(door.clone()));
         let thread = shard::start(0, node.clone(), LiveBytes::default(), usize::MAX, doors);
         LoneShard {
             app,

@@ -10,6 +10,7 @@ pub(crate) mod idle;
 pub(crate) mod mixed;
 pub(crate) mod occupancy;
 mod options;
+pub(crate) mod overload;
 pub(crate) mod presence;
 pub(crate) mod sustain;
 mod tell;

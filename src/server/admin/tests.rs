@@ -41,19 +41,14 @@ impl Admin {
             }),
             may_act: Box::new(move |from| from.is_loopback() != is_away),
             snapshot: Box::new(|| Snapshot {
-                cluster: None,
-                store: None,
-                webhooks: Vec::new(),
-                webhook_broker: None,
                 apps: vec![AppSnapshot {
                     app_id: "1".into(),
                     connected: 42,
                     active_channels: 3,
                     ..AppSnapshot::default()
                 }],
-                outbox_bytes: 0,
                 inbox_bytes: vec![0, 0],
-                webhook_untold: 0,
+                ..Snapshot::default()
             }),
         });
         let (stop, stopped) = oneshot::channel::<()>();

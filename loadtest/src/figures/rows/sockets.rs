@@ -122,8 +122,60 @@ pub(super) const ROWS: &[Row] = &[
             ),
         ],
     },
+    Row {
+        name: "overload",
+        title: "full with 1,000 sockets, 100 broadcasts/s, while 5,000 others come back every second and are refused",
+        trials: &[Trial {
+            settings: r#"{"server": {"sockets_max": 1000}}"#,
+            ..trial(
+                "overload",
+                "overload --clients 1000 --refused 5000 --rate 100",
+                QUICK_OVERLOAD,
+            )
+        }],
+        cells: &[
+            cell(
+                "server CPU of refusals, share of a core",
+                Unit::Share,
+                Value::Of("overload", "server_cpu_of_refusals"),
+                Goal::AtMost(0.2),
+            ),
+            cell(
+                "for each",
+                Unit::Seconds,
+                Value::Of("overload", "server_cpu_per_refusal"),
+                Goal::None,
+            ),
+            cell(
+                "refused",
+                Unit::PerSecond,
+                Value::Of("overload", "refused_per_second"),
+                Goal::None,
+            ),
+            cell(
+                "delivery to those who are there, p99 alone",
+                Unit::Seconds,
+                Value::Of("overload", "delivery_alone_p99"),
+                Goal::None,
+            ),
+            cell(
+                "p99 meanwhile, to alone",
+                Unit::Ratio,
+                Value::Of("overload", "p99_ratio"),
+                Goal::AtMost(1.1),
+            ),
+            cell(
+                "told so late that pusher-js would have hung up",
+                Unit::Share,
+                Value::Of("overload", "told_late"),
+                Goal::AtMost(0.001),
+            ),
+        ],
+    },
 ];
 
+/// There is room for a thousand, and nobody is refused before they are there.
+const QUICK_OVERLOAD: &str = "overload --clients 1000 --refused 50 --rate 20 --pairs 1 --turn 1";
 const EVENTS_FULL: &str = "client-events --duration 5";
 const EVENTS_QUICK: &str = "client-events --duration 0.2 --warm-up 0";
 /// What each of the hundred that stall took at most.
