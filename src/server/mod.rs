@@ -37,7 +37,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
@@ -64,7 +63,6 @@ use crate::metrics::Metrics;
 use crate::node::{Cluster, Node, UsageSaver};
 use crate::shard::{self, LiveBytes};
 use crate::webhook::queue::JournalFault;
-
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
