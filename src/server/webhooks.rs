@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::{StartError, vital};
-use crate::app::{App, NotFound};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -22,7 +21,7 @@ use crate::webhook::queue::{self, Partitions, Taken};
 
 /// How far the delivery stands back: it gets a tenth of a core for which a shard competes, and all of one that is free.
 const NICENESS: i32 = 10;
-/// How often it is looked which part of the queue is this node's, and asked again for an app that nobody can tell of.
+/// How often it is looked which part of the queue is this node's.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The way to the back ends that the configuration asks for, and what comes out of the queue on the way, if there is one.
@@ -56,7 +55,10 @@ pub(super) fn begin(
         return Ok(delivery);
     };
     let apps = node.clone();
-    let find = move |id| find(apps.clone(), id);
+    let find = move |id: String| {
+        let apps = apps.clone();
+        async move { apps.apps().find_by_id(&id).await }
+    };
     tasks.spawn(vital(
         "the queue of webhooks",
         webhooks.clone().take_in(taken, find),
@@ -89,18 +91,6 @@ fn deliver(webhooks: Webhooks) -> io::Result<Delivery> {
             runtime.shutdown_background();
         })?;
     Ok(Delivery { _stop: stop })
-}
-
-/// The app of an entry; none: there is no such app (any more). While nobody can say, it is asked again: the entry is kept
-/// by the queue, and to drop it would be to lose it.
-async fn find(node: Arc<Node>, id: String) -> Option<Arc<App>> {
-    loop {
-        match node.apps().find_by_id(&id).await {
-            Ok(app) => return Some(app),
-            Err(NotFound::Unknown) => return None,
-            Err(NotFound::Unavailable) => tokio::time::sleep(LOOK).await,
-        }
-    }
 }
 
 /// Tells the queue which part of it is this node's, whenever that changes.

@@ -6,6 +6,7 @@
 
 mod left;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::body::Event;
 use super::queue::{Entry, Journal, Partitions, Receipt, Taken, Tickets};
 use super::{Webhooks, lock, now};
-use crate::app::{App, WebhookKind};
+use crate::app::{App, NotFound, WebhookKind};
 use crate::metrics::WebhookDrop;
 use left::{LeftBehind, Name};
 
@@ -24,13 +25,17 @@ use left::{LeftBehind, Name};
 const LOOK: Duration = Duration::from_millis(20);
 /// How often it is looked whether endpoints have room again for what was left.
 const LOOK_AT_LEFT: Duration = Duration::from_secs(1);
+/// An app that nobody could tell of is asked for again after so long: who asks holds the others up meanwhile.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Stands in place of an endpoint for all of an app; none is called so.
+const WHOLE: &str = "";
 
 impl Webhooks {
     /// Takes the entries of a durable queue in, one after the other, until there are none any more. `find` knows the
-    /// apps; it waits itself while it cannot know them.
+    /// apps; entries of one that nobody can tell of wait at the broker.
     pub async fn take_in<F>(self, mut taken: mpsc::Receiver<Taken>, find: impl Fn(String) -> F)
     where
-        F: Future<Output = Option<Arc<App>>>,
+        F: Future<Output = Result<Arc<App>, NotFound>>,
     {
         let (Some(tickets), Some(journal)) = (self.shared.tickets.clone(), self.shared.journal.clone())
         else {
@@ -41,6 +46,7 @@ impl Webhooks {
             tickets,
             journal,
             left: LeftBehind::default(),
+            not_known: HashMap::new(),
         };
         let mut look = Instant::now() + LOOK_AT_LEFT;
         loop {
@@ -69,13 +75,15 @@ struct Intake {
     tickets: Arc<Tickets>,
     journal: Arc<dyn Journal>,
     left: LeftBehind,
+    /// Apps of which nobody could tell whether there are such, and when that is asked again.
+    not_known: HashMap<Arc<str>, std::time::Instant>,
 }
 
 impl Intake {
     /// Takes an entry in, or leaves it at the broker.
     async fn take<F>(&mut self, taken: Taken, find: &impl Fn(String) -> F)
     where
-        F: Future<Output = Option<Arc<App>>>,
+        F: Future<Output = Result<Arc<App>, NotFound>>,
     {
         let Taken {
             receipt,
@@ -87,10 +95,21 @@ impl Intake {
             tracing::warn!("an entry of the webhook queue cannot be read; it is dropped");
             return self.journal.done(receipt);
         };
-        // What belongs to an app that is gone is done.
-        let Some(app) = find(entry.app_id.clone()).await else {
-            return self.journal.done(receipt);
+        let whole: Name = (entry.app_id.as_str().into(), WHOLE.into());
+        let waits = self.left.would_overtake(&whole, receipt.partition, round);
+        if waits || self.not_known.contains_key(&whole.0) {
+            return self.leave([whole], receipt);
+        }
+        let app = match find(entry.app_id.clone()).await {
+            Ok(app) => app,
+            // What belongs to an app that is gone is done.
+            Err(NotFound::Unknown) => return self.journal.done(receipt),
+            Err(NotFound::Unavailable) => {
+                self.not_known.insert(whole.0.clone(), now() + ASK_AGAIN);
+                return self.leave([whole], receipt);
+            }
         };
+        self.left.took(&whole, receipt.partition);
         // No app could be given anything.
         while lock(&shared.dispatch).is_full() {
             sleep(LOOK).await;
@@ -109,12 +128,15 @@ impl Intake {
                 shared.taken_in.fetch_add(1, Ordering::Relaxed);
                 shared.wake.notify_one();
             }
-            Fate::Left(names) => {
-                let (partition, round) = (receipt.partition, self.journal.leave(receipt));
-                for name in names {
-                    self.left.leave(name, partition, round);
-                }
-            }
+            Fate::Left(names) => self.leave(names, receipt),
+        }
+    }
+
+    /// Leaves an entry at the broker that is for these.
+    fn leave(&mut self, names: impl IntoIterator<Item = Name>, receipt: Receipt) {
+        let (partition, round) = (receipt.partition, self.journal.leave(receipt));
+        for name in names {
+            self.left.leave(name, partition, round);
         }
     }
 
@@ -160,12 +182,16 @@ impl Intake {
         Fate::Taken
     }
 
-    /// Has the journal give again what was left for endpoints that have room by now.
+    /// Has the journal give again what was left for endpoints that have room by now, and for apps that are to be asked
+    /// for again.
     fn look(&mut self) {
+        let now = now();
+        self.not_known.retain(|_, asked_again| now < *asked_again);
         let dispatch = lock(&self.webhooks.shared.dispatch);
-        let wanted = self
-            .left
-            .wanted(now(), |(app_id, name)| dispatch.has_much_room_for(app_id, name));
+        let wanted = self.left.wanted(now, |(app_id, name)| match &**name {
+            WHOLE => !self.not_known.contains_key(app_id),
+            name => dispatch.has_much_room_for(app_id, name),
+        });
         drop(dispatch);
         if wanted != Partitions::NONE {
             self.journal.give_again(wanted);

@@ -75,7 +75,7 @@ async fn what_a_durable_queue_keeps_is_done_when_all_endpoints_are() {
     let delivery = tokio::spawn(webhooks.clone().deliver_over(|| client::pool_over(over)));
     let (put, taken) = mpsc::channel(10);
     let of = app.clone();
-    let find = move |id: String| std::future::ready((id == "1").then(|| of.clone()));
+    let find = move |id: String| std::future::ready((id == "1").then(|| of.clone()).ok_or(NotFound::Unknown));
     let taking = tokio::spawn(webhooks.clone().take_in(taken, find));
 
     let channel = ChannelName::parse("a", 200).expect("a legal name");
@@ -165,7 +165,10 @@ async fn what_has_no_room_waits_at_the_broker_and_holds_nobody_up() {
     let over = receiver.clone();
     let _delivery = tokio::spawn(webhooks.clone().deliver_over(|| client::pool_over(over)));
     let apps = [late.clone(), well.clone()];
-    let find = move |id: String| std::future::ready(apps.iter().find(|app| app.id() == id).cloned());
+    let find = move |id: String| {
+        let found = apps.iter().find(|app| app.id() == id).cloned();
+        std::future::ready(found.ok_or(NotFound::Unknown))
+    };
     let _taking = tokio::spawn(webhooks.clone().take_in(taken, find));
     webhooks.own(Partitions::ALL);
 
@@ -227,4 +230,69 @@ async fn what_has_no_room_waits_at_the_broker_and_holds_nobody_up() {
     );
     assert_eq!(of_app("2").dropped(WebhookDrop::Full).get(), 0);
     assert_eq!((journal.figures().left, journal.unsent()), (0, 0));
+}
+
+/// The store does not answer, and of two apps it knows one that is not known here.
+#[tokio::test(start_paused = true)]
+async fn an_app_that_nobody_can_tell_of_waits_at_the_broker() {
+    let store = Store::new();
+    let (journal, taken) = store.open(Room::default());
+    let metrics = Arc::new(Metrics::new("", 0).expect("no prefix is a good one"));
+    let webhooks = Webhooks::durable(WebhooksConfig::default(), metrics, journal.clone());
+    let endpoint = |host| json!([{"url": format!("http://{host}.example/")}]);
+    let away = Arc::new(App::new(settings(&endpoint("away"), &Value::Null)));
+    let known = json!({"id": "2", "key": "l", "secret": "t"});
+    let known = Arc::new(App::new(settings(&endpoint("known"), &known)));
+    let receiver = Receiver::new(|_| Reply::Status(200));
+    let over = receiver.clone();
+    let _delivery = tokio::spawn(webhooks.clone().deliver_over(|| client::pool_over(over)));
+    let (begun, apps) = (Instant::now(), [away.clone(), known.clone()]);
+    let find = move |id: String| {
+        let found = apps.iter().find(|app| app.id() == id).cloned();
+        async move {
+            if id == "1" && begun.elapsed() < Duration::from_secs(30) {
+                sleep(Duration::from_secs(2)).await;
+                return Err(NotFound::Unavailable);
+            }
+            found.ok_or(NotFound::Unknown)
+        }
+    };
+    let _taking = tokio::spawn(webhooks.clone().take_in(taken, find));
+    webhooks.own(Partitions::ALL);
+    let channels = ["a", "b", "c", "d"];
+    for number in 0..20 {
+        for app in [&away, &known] {
+            for channel in channels {
+                let channel = ChannelName::parse(channel, 200).expect("a legal name");
+                let event = WebhookEvent::SubscriptionCount {
+                    channel,
+                    subscription_count: number,
+                };
+                assert_eq!(webhooks.send(app, event, unix_ms()), Sent::Queued);
+            }
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let of_host = |host: &str| {
+        let received = receiver.received().into_iter();
+        received.filter(|it| it.host == host).collect::<Vec<_>>()
+    };
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(
+        (of_host("known.example").len(), of_host("away.example").len()),
+        (80, 0)
+    );
+    while !store.is_empty() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    for channel in channels {
+        let received = of_host("away.example").into_iter();
+        let of_channel = received.filter(|it| it.channels() == [channel]);
+        let counts = of_channel.map(|it| {
+            let body: Value = serde_json::from_str(&it.body).expect("JSON");
+            body["events"][0]["subscription_count"].as_u64()
+        });
+        let in_order: Vec<_> = (0..20).map(Some).collect();
+        assert_eq!(counts.collect::<Vec<_>>(), in_order, "{channel}");
+    }
 }
