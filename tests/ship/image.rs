@@ -1,107 +1,36 @@
 //! The image: built by the Dockerfile as it stands, and run by podman as careful people run it: read-only, without any
 //! right.
 //!
-//! There is no registry here, so the image that the Dockerfile begins with is an imitation: an empty one, in which the
-//! machine's own `/usr` and Rust are mounted for as long as something is run in it.
+//! There is no registry here, so the image that the Dockerfile begins with is an imitation (`base.rs`).
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::base::{BASE, base, buildah, engine};
 use crate::brokers::free_port;
 use crate::brokers::redis::Redis;
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::http::{Backend, Http};
 use crate::support::server::{KEY, SECRET};
-use crate::tools::{kept, output, read, root, run, tool};
+use crate::tools::{output, read, root, run, tool};
 
-/// What the Dockerfile begins with.
-const BASE: &str = "rust:1.95-bookworm";
 const IMAGE: &str = "localhost/fanwire:test";
 const MB: u64 = 1_000_000;
 /// Of all its files together, as they are unpacked.
 const BYTES_MAX: u64 = 30 * MB;
 
-/// The runtime below podman runs nothing where control groups of both versions are mounted: it is not shown the second.
-const WITHOUT_A_MIX: &str = "umount /sys/fs/cgroup/unified 2>/dev/null || true; exec \"$@\"";
-
-/// buildah or podman, with a store of their own.
-fn engine(name: &str) -> Command {
-    let mut command = tool("unshare");
-    command.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        WITHOUT_A_MIX,
-        "sh",
-        name,
-    ]);
-    command
-        .arg("--root")
-        .arg(kept("images"))
-        .arg("--runroot")
-        .arg(kept("run"));
-    command.args(["--storage-driver", "vfs"]);
-    command
-}
-
-fn buildah(arguments: &[&str]) -> String {
-    run(engine("buildah").args(arguments)).trim().to_owned()
-}
-
 fn podman(arguments: &[&str]) -> String {
     run(engine("podman").args(arguments)).trim().to_owned()
 }
 
-/// The Dockerfile's first image: nothing but where things will be mounted.
-fn imitate_the_base() {
-    let container = buildah(&["from", "scratch"]);
-    let files = PathBuf::from(buildah(&["mount", &container]));
-    for folder in [
-        "usr",
-        "etc/ssl",
-        "etc/alternatives",
-        "tmp",
-        "rust",
-        "cargo/registry",
-    ] {
-        fs::create_dir_all(files.join(folder)).expect("made");
-    }
-    fs::set_permissions(files.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("changed");
-    for folder in ["bin", "sbin", "lib", "lib64"] {
-        symlink(format!("usr/{folder}"), files.join(folder)).expect("linked");
-    }
-    let environment = ["PATH=/rust/bin:/usr/bin:/bin", "CARGO_HOME=/cargo"];
-    for variable in environment {
-        buildah(&["config", "--env", variable, &container]);
-    }
-    buildah(&[
-        "commit",
-        "--quiet",
-        "--rm",
-        &container,
-        &format!("docker.io/library/{BASE}"),
-    ]);
-}
-
 fn build() {
-    imitate_the_base();
-    let sysroot = run(tool("rustc").args(["--print", "sysroot"])).trim().to_owned();
-    let cargo_home = std::env::var("CARGO_HOME").unwrap_or_else(|_| {
-        let home = std::env::var("HOME").expect("a home");
-        format!("{home}/.cargo")
-    });
-    let target = kept("target");
-    fs::create_dir_all(&target).expect("made");
+    let base = base();
     let mut build = engine("buildah");
     build.args([
         "build",
@@ -113,17 +42,7 @@ fn build() {
         "--tag",
         IMAGE,
     ]);
-    for (from, to) in [
-        ("/usr", "/usr:ro"),
-        ("/etc/ssl", "/etc/ssl:ro"),
-        ("/etc/alternatives", "/etc/alternatives:ro"),
-        (&sysroot, "/rust:ro"),
-        (&format!("{cargo_home}/registry"), "/cargo/registry"),
-        (&target.display().to_string(), "/src/target"),
-    ] {
-        build.args(["--volume", &format!("{from}:{to}")]);
-    }
-    run(build.arg(root()));
+    run(build.args(&base.volumes).arg(root()));
 }
 
 /// Builds the image, once for all tests.

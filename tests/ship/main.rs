@@ -10,6 +10,7 @@
     reason = "how small and how closed it is, is for a person"
 )]
 
+mod base;
 #[path = "../support/brokers/mod.rs"]
 mod brokers;
 mod compose;

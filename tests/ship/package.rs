@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::base::base;
 use crate::support::eventually;
 use crate::tools::{kept, output, read, run, tool};
 
@@ -17,14 +18,11 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates";
 
 /// The package of the release that this checkout comes to.
 fn built() -> PathBuf {
-    let target = kept("target");
-    let mut build = tool("cargo");
-    build.args(["build", "--release", "--locked", "--package", "fanwire"]);
-    run(build.env("CARGO_TARGET_DIR", &target));
+    base().run("cargo build --release --locked --package fanwire");
     let package = kept("fanwire.deb");
     let mut deb = tool("cargo-deb");
     deb.args(["--no-build", "--locked", "--output"]).arg(&package);
-    run(deb.env("CARGO_TARGET_DIR", &target));
+    run(deb.env("CARGO_TARGET_DIR", kept("target")));
     package
 }
 
