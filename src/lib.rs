@@ -27,6 +27,7 @@ pub mod address;
 pub mod app;
 pub mod limit;
 pub mod metrics;
+pub mod tls;
 
 pub mod checkup;
 pub mod secret;

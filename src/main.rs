@@ -15,7 +15,7 @@ mod welcome;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -24,6 +24,7 @@ use fanwire::checkup::Report;
 use fanwire::config::{Config, ConfigError, ConfigSource, LogConfig, LogFormat, LogLevel};
 use fanwire::doctor::examine;
 use fanwire::server::Server;
+use fanwire::tls::Credentials;
 use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -160,6 +161,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::CheckConfig { .. } => {
             let config = load()?;
+            certificate(&config)?;
             answer(&serde_json::to_string_pretty(&config)?)?;
             if config.development() {
                 eprintln!("no app is configured: development mode, with the demo app");
@@ -178,6 +180,14 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Schema => answer(&serde_json::to_string_pretty(&Config::schema())?),
     }
+}
+
+/// Checks the certificate, if there is one, as far as that can be done without a client.
+fn certificate(config: &Config) -> anyhow::Result<()> {
+    if let Some(credentials) = Credentials::load(&config.tls)? {
+        credentials.validity.judge(SystemTime::now())?;
+    }
+    Ok(())
 }
 
 /// Checks what the configuration asks for. A configuration that is wrong is the first finding, and the only one.

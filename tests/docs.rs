@@ -232,6 +232,11 @@ fn rolling_deploys() {
 }
 
 #[test]
+fn tls() {
+    run("tls.md");
+}
+
+#[test]
 fn webhooks() {
     run("webhooks.md");
 }

@@ -2,6 +2,9 @@
 
 #[path = "support/brokers/mod.rs"]
 mod brokers;
+#[path = "support/certificates.rs"]
+#[allow(dead_code, reason = "nobody connects here")]
+mod certificates;
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -10,6 +13,7 @@ use std::process::{Command, Stdio};
 use brokers::nats::{self, Nats};
 use brokers::redis::{self, Redis, RedisCluster, Sentinel};
 use brokers::{eventually, free_port};
+use certificates::{Authority, Certified, Files};
 
 /// The report, and whether it ended well.
 struct Told {
@@ -88,6 +92,43 @@ fn a_node_that_is_alone_needs_little() {
         .says("note", "adapter.driver is none")
         .says("ok", "open files")
         .says("ok", "of memory");
+}
+
+#[test]
+fn a_certificate_is_judged_and_so_is_its_key() {
+    let authority = Authority::new();
+    let files = Files::of(&authority.vouch());
+    let (certificate, key) = (files.certificate(), files.key());
+    let path = |path: &Path| path.to_str().expect("a path in ASCII").to_owned();
+    let (certificate, key) = (path(&certificate), path(&key));
+    let settings = [
+        ("FANWIRE_TLS__CERT_FILE", &*certificate),
+        ("FANWIRE_TLS__KEY_FILE", &*key),
+    ];
+    doctor(&settings).is_well().says("ok", "goes with its key");
+
+    let checked = |is_right: bool| {
+        let output = Command::new(env!("CARGO_BIN_EXE_fanwire"))
+            .arg("check-config")
+            .env_clear()
+            .envs(settings)
+            .output()
+            .expect("the binary starts");
+        assert_eq!(output.status.success(), is_right);
+        String::from_utf8(output.stderr).expect("text")
+    };
+    checked(true);
+    files.replace(&authority.vouch_from_to(2020, 2025));
+    doctor(&settings).says("FAILURE", "expired on 2025-01-01");
+    assert!(checked(false).contains("tls.cert_file: the certificate expired on 2025-01-01"));
+    files.replace(&Certified {
+        key: authority.vouch().key,
+        ..authority.vouch()
+    });
+    doctor(&settings).says("FAILURE", "is not that of the certificate");
+    assert!(checked(false).contains("tls.key_file: the key in "));
+    std::fs::remove_file(files.key()).expect("it was there");
+    doctor(&settings).says("FAILURE", "cannot read");
 }
 
 #[test]

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, the lowest first. A module may use those of lower rank; modules of one rank do not know each other.
-const RANKS: [(&str, u32); 20] = [
+const RANKS: [(&str, u32); 21] = [
     ("protocol", 0),
     ("secret", 0),
     ("wall", 0),
     ("checkup", 0),
     ("limit", 1),
     ("metrics", 1),
+    ("tls", 1),
     ("adapter", 1),
     ("address", 2),
     ("app", 2),

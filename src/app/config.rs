@@ -40,7 +40,7 @@ pub struct AppConfig {
     /// A name for humans reading the configuration. No meaning to the server.
     pub name: Option<String>,
     /// Refuse sockets that do not come over TLS: they are closed with 4000, which makes pusher-js switch to
-    /// `wss`. Where a proxy decrypts, it has to be one of `server.trusted_proxies` and say that it did.
+    /// `wss`. Needs `tls`; or, where a proxy decrypts, it has to be one of `server.trusted_proxies` and say that it did.
     pub tls_only: bool,
     /// Origins that browsers may connect from: `*`, `https://a.example`, `a.example`, `*.a.example`, each
     /// with or without a port. An empty list allows all of them.

@@ -23,6 +23,8 @@ pub(super) fn contradictions(config: &Config) -> Found {
     found.extend(admin.map(|(key, text)| (KeyPath::new("admin").key(&key), text)));
     let door = config.server.faults().into_iter();
     found.extend(door.map(|(key, text)| (KeyPath::new("server").key(&key), text)));
+    let tls = config.tls.faults().into_iter();
+    found.extend(tls.map(|(key, text)| (KeyPath::new("tls").key(key), text)));
     found.extend(
         config
             .store
@@ -132,15 +134,15 @@ fn unreachable_limits(config: &Config) -> Found {
 /// Apps that demand TLS of a server that nobody can reach by it: each of their sockets would be closed with 4000, those
 /// that a proxy decrypted too, and pusher-js would try again for ever.
 fn unreachable_apps(config: &Config) -> Found {
-    if !config.server.trusted_proxies.is_empty() {
-        // They say whether it was TLS before them.
-        return Vec::new();
+    // Trusted proxies say whether it was TLS before them.
+    if config.tls.is_on() || !config.server.trusted_proxies.is_empty() {
+        return Found::new();
     }
     let tls_only = config.apps.iter().enumerate().filter(|(_, app)| app.tls_only);
     tls_only
         .map(|(index, _)| {
-            let text = "nobody could connect: this server does not speak TLS itself, and no proxy is trusted that could \
-                        say that it does; name it in `server.trusted_proxies`";
+            let text = "nobody could connect: this server does not speak TLS (`tls.cert_file`), and no proxy is trusted \
+                        that could say that it does; name it in `server.trusted_proxies`";
             (KeyPath::new("apps").index(index).key("tls_only"), text.into())
         })
         .collect()
@@ -384,6 +386,9 @@ mod tests {
                 json!({"apps": [app(json!({})), app(json!({"id": "2", "key": "l", "tls_only": true}))]}),
                 "apps[1].tls_only",
             ),
+            (json!({"tls": {"cert_file": "a"}}), "tls.cert_file"),
+            (json!({"tls": {"key_file": "a"}}), "tls.key_file"),
+            (json!({"tls": {"client_ca_file": "a"}}), "tls.client_ca_file"),
         ];
         for (config, keys) in table {
             assert_eq!(contradicting_keys(config.clone()).join(" "), keys, "{config}");
@@ -392,7 +397,8 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_trouble_is_accepted() {
-        let in_order: [Value; 11] = [
+        let in_order: [Value; 12] = [
+            json!({"tls": {"cert_file": "a", "key_file": "b"}, "apps": [app(json!({"tls_only": true}))]}),
             json!({"adapter": {"prefix": "a-1.b_2"}}),
             json!({"redis": {"url": "not used"}}),
             json!({"nats": {"urls": ["not used"]}}),

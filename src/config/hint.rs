@@ -10,13 +10,14 @@ const LIKELY_PATH: f64 = 0.95;
 const DEPTH: f64 = 0.2;
 
 /// Names that other servers of the protocol have, with what they are here; the end of a path is enough. Likeness
-/// would miss these or find the wrong thing: `tls` is like `tls_only`, which sets up no TLS.
-const FOREIGN: [(&str, Option<&str>); 5] = [
+/// would miss these or find the wrong thing.
+const FOREIGN: [(&str, Option<&str>); 6] = [
     ("app_id", Some("apps[].id")),
     ("app_key", Some("apps[].key")),
     ("app_secret", Some("apps[].secret")),
     ("server.max_connections", Some("server.sockets_max")),
-    ("tls", None),
+    ("server.tls", Some("tls")),
+    ("ssl", Some("tls")),
 ];
 
 /// The known path that was most likely meant by an unknown one, if any is near. `known` has `[]` for the
@@ -125,8 +126,9 @@ mod tests {
             ("apps[2].app_secret", Some("apps[2].secret")),
             ("app_id", Some("apps[].id")),
             ("server.max_connections", Some("server.sockets_max")),
-            ("tls", None),
-            ("server.tls", None),
+            ("server.tls", Some("tls")),
+            ("ssl", Some("tls")),
+            ("tls.cert_fil", Some("tls.cert_file")),
             ("server.zzz", None),
             ("colour", None),
         ];

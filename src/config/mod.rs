@@ -44,6 +44,7 @@ use crate::adapter::redis::RedisConfig;
 use crate::app::{AppConfig, Apps};
 use crate::secret::Secret;
 use crate::store::StoreConfig;
+use crate::tls::TlsConfig;
 use crate::webhook::{WebhookQueue, WebhooksConfig};
 use problem::Report;
 use shape::Shape;
@@ -54,6 +55,8 @@ use shape::Shape;
 pub struct Config {
     /// Where the server listens, and the bounds of the whole process.
     pub server: ServerConfig,
+    /// Encryption of what is served there.
+    pub tls: TlsConfig,
     /// The listener for operators.
     pub admin: AdminConfig,
     /// What is logged and how.

@@ -34,8 +34,8 @@ pub struct ServerConfig {
     /// Every connection to `port` begins with a header of the PROXY protocol, version 1 or 2, and comes from
     /// `trusted_proxies`; others are dropped.
     pub proxy_protocol: bool,
-    /// Connections that may be in what comes before HTTP: the header of the PROXY protocol. While there are so many,
-    /// further ones wait in the kernel.
+    /// Connections that may be in what comes before HTTP: the header of the PROXY protocol, the handshake of TLS. While
+    /// there are so many, further ones wait in the kernel.
     #[schemars(range(min = 16, max = 1_048_576))]
     pub porch_connections_max: usize,
     /// Connections that may be there without having sent the head of a request. Beyond it, the one that has waited longest

@@ -5,8 +5,11 @@
 //! no node listens to. How a broker is checked is the business of its adapter; not here: what is right about settings
 //! by themselves, which loading them tells.
 
+mod certificate;
 mod machine;
 mod ports;
+
+use std::time::SystemTime;
 
 use crate::adapter::config::Driver;
 use crate::adapter::{nats, redis};
@@ -23,6 +26,8 @@ use crate::webhook::queue;
 pub async fn examine(config: &Config, report: &mut Report<'_>) {
     report.section("configuration");
     configuration(config, report);
+    report.section("tls");
+    certificate::examine(&config.tls, SystemTime::now(), report);
     report.section("ports");
     ports::examine(config, report).await;
     report.section("machine");
@@ -63,7 +68,6 @@ fn configuration(config: &Config, report: &mut Report<'_>) {
             "leave `admin.enabled` true, on a loopback or inner address",
         );
     }
-    report.note("this server does not speak TLS: no certificate of its own to check");
 }
 
 async fn cluster(config: &Config, report: &mut Report<'_>) {

@@ -24,7 +24,11 @@ pub(super) async fn examine(config: &Config, report: &mut Report<'_>) {
         setting: "server.port",
         // Every version of this server answers this, to the byte.
         path: "/up",
-        sign: r#"{"health":"#.to_owned(),
+        sign: match config.tls.is_on() {
+            false => r#"{"health":"#.to_owned(),
+            // Not a secret that it would tell without TLS.
+            true => "This port speaks TLS only".to_owned(),
+        },
     };
     main.examine(report).await;
     if admin.enabled {

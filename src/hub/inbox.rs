@@ -23,6 +23,7 @@ use crate::metrics::CloseReason;
 use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
+use crate::tls::Sealed;
 
 /// Which shard: its place in the list of inboxes.
 pub type ShardIndex = u16;
@@ -92,6 +93,8 @@ pub struct Arrival<S = TcpStream> {
     pub client: Client,
     /// Its place among the connections of its address, where they are limited.
     pub place: Option<Place>,
+    /// What it is encrypted with, once its handshake is over; none if it is plain.
+    pub sealed: Option<Box<Sealed>>,
 }
 
 impl<S> Arrival<S> {
@@ -104,11 +107,13 @@ impl<S> Arrival<S> {
             stream,
             client,
             place,
+            sealed,
         } = self;
         Ok(Arrival {
             stream: change(stream)?,
             client,
             place,
+            sealed,
         })
     }
 }

@@ -26,10 +26,11 @@ mod json;
 mod reason;
 mod room;
 mod store;
+mod tls;
 mod webhook;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
@@ -42,6 +43,7 @@ pub use self::cluster::{Bus, ClusterSnapshot};
 pub use self::reason::{CloseReason, ConnectionError, RefusedFor};
 pub use self::room::RoomSnapshot;
 pub use self::store::StoreSnapshot;
+pub use self::tls::TlsMetrics;
 use self::webhook::WebhookFamilies;
 pub use self::webhook::{WebhookDrop, WebhookMetrics, WebhookSnapshot};
 
@@ -58,6 +60,7 @@ pub struct Metrics {
     apps: Mutex<HashMap<Arc<str>, Arc<AppMetrics>>>,
     webhook_families: WebhookFamilies,
     webhooks: Mutex<HashMap<Arc<str>, Arc<WebhookMetrics>>>,
+    tls: OnceLock<Arc<TlsMetrics>>,
     closed: Vec<IntCounter>,
     connection_errors: Vec<IntCounter>,
     refused: Vec<IntCounter>,
@@ -104,6 +107,9 @@ pub struct Snapshot {
     pub cluster: Option<ClusterSnapshot>,
     /// The store of apps; none where all apps stand in the configuration.
     pub store: Option<StoreSnapshot>,
+    /// What is left of the certificate that the node shows; none where it does not speak TLS. Seconds, negative if it has
+    /// expired.
+    pub certificate_expiry_s: Option<i64>,
 }
 
 /// One app's part of a [`Snapshot`].
@@ -179,6 +185,7 @@ impl Metrics {
             apps: Mutex::new(HashMap::new()),
             webhook_families,
             webhooks: Mutex::new(HashMap::new()),
+            tls: OnceLock::new(),
             closed: CloseReason::ALL
                 .iter()
                 .map(|reason| closed.with_label_values(&[reason.as_str()]))
@@ -269,6 +276,17 @@ impl Metrics {
         app
     }
 
+    /// The figures of TLS, which are there from the first call on.
+    ///
+    /// # Panics
+    /// Never: their names are known, and no others are like them.
+    pub fn tls(&self) -> &Arc<TlsMetrics> {
+        self.tls.get_or_init(|| {
+            let families = TlsMetrics::register(&self.naming, &self.registry);
+            Arc::new(families.expect("families that are registered once"))
+        })
+    }
+
     /// How many sockets ended for this reason.
     pub fn closed(&self, reason: CloseReason) -> &IntCounter {
         &self.closed[reason as usize]
@@ -327,6 +345,9 @@ impl Metrics {
             .for_each(|app| app.show(&WebhookSnapshot::default()));
         self.outbox_bytes.set(shown(snapshot.outbox_bytes));
         self.webhook_untold.set(shown(snapshot.webhook_untold));
+        if let Some(left_s) = snapshot.certificate_expiry_s {
+            self.tls().show(left_s);
+        }
         self.shards.set(shown(snapshot.inbox_bytes.len() as u64));
         for (shard, bytes) in snapshot.inbox_bytes.iter().enumerate() {
             self.inbox_bytes

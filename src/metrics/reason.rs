@@ -96,6 +96,8 @@ labels! {
         ProxyHeader = "proxy_header",
         /// What arrived was not HTTP, or beyond its limits.
         Http = "http",
+        /// A TLS handshake that failed, or something else than TLS where TLS is spoken.
+        Tls = "tls",
         /// An upgrade that RFC 6455 does not allow.
         Upgrade = "upgrade",
     }

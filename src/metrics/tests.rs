@@ -517,3 +517,25 @@ fn as_json_it_is_what_prom_client_writes() {
     assert_eq!(named("sum").next().unwrap()["value"], 1.5);
     assert_eq!(named("count").next().unwrap()["value"], 1);
 }
+
+#[test]
+fn tls_has_figures_where_it_is_spoken_and_nowhere_else() {
+    let metrics = metrics();
+    let plain = metrics.text(&Snapshot::default()).unwrap();
+    assert!(!plain.contains("fanwire_tls"), "{plain}");
+    let with_certificate = |left_s| Snapshot {
+        certificate_expiry_s: Some(left_s),
+        ..Snapshot::default()
+    };
+    metrics.tls().resumed.inc();
+    for left_s in [86_400, -1] {
+        let text = metrics.text(&with_certificate(left_s)).unwrap();
+        let shown = value(&text, "fanwire_tls_certificate_expiry_seconds");
+        assert_eq!(shown, left_s.to_string());
+        assert_eq!(
+            value(&text, "fanwire_tls_handshakes_total{kind=\"resumed\"}"),
+            "1"
+        );
+        assert_eq!(value(&text, "fanwire_tls_handshakes_total{kind=\"full\"}"), "0");
+    }
+}

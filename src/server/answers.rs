@@ -52,6 +52,10 @@ pub(super) async fn answer(
         _ if is_broken => upgrade_required(),
         Route::Socket(_) => upgrade_required(),
         Route::Api if stay == Stay::Unwelcome => crowded(gate),
+        Route::Api if !peer.may_call => json(
+            StatusCode::FORBIDDEN,
+            r#"{"error":"calls need a client certificate here, signed by an authority of tls.client_ca_file","code":403}"#,
+        ),
         Route::Api => gate.api.answer(request).await,
         Route::Other(path) => other(gate, request.method(), path).await,
     };

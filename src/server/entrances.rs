@@ -13,6 +13,7 @@ use super::{StartError, bind};
 use crate::address::{AddressLimits, Forwarding, TrustedProxies};
 use crate::config::ServerConfig;
 use crate::node::Node;
+use crate::tls::Acceptor;
 
 /// All ways in, by which nobody is let in yet.
 pub(super) struct Entrances {
@@ -60,6 +61,7 @@ impl Entrances {
         server: &ServerConfig,
         connections_max: usize,
         limits: AddressLimits,
+        tls: Option<Arc<Acceptor>>,
         node: &Arc<Node>,
     ) -> io::Result<Listening> {
         let Entrances {
@@ -69,6 +71,7 @@ impl Entrances {
         } = self;
         let steps = Steps {
             proxy_header: server.proxy_protocol.then(|| trusted.clone()),
+            tls,
             limits: limits.clone(),
         };
         let porch = match steps.is_any() {

@@ -27,6 +27,7 @@ use super::health::Health;
 use super::marks::Marks;
 use super::refusals::Refusals;
 use super::reread::Reread;
+use super::stream::Stream;
 use super::upgrade::{self, Asked, Upgraded, upgrade};
 use super::waiting::{CalledOff, Seated, WaitingRoom};
 use crate::address::{AddressLimits, Client, Forwarding};
@@ -36,11 +37,10 @@ use crate::hub::inbox::{Arrival, ShardIndex};
 use crate::metrics::ConnectionError;
 use crate::node::Node;
 use crate::shard::{Doors, Shard};
+use crate::tls::Sealed;
 
 /// What is left of the patience with idle connections while there are too many.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
-/// Read of a connection before it is known who reads on: room for a browser's handshake with some cookies.
-const FIRST_BYTES_MAX: usize = 4096;
 
 /// What every connection is served with.
 pub(super) struct Gate {
@@ -50,6 +50,8 @@ pub(super) struct Gate {
     pub(super) config: ServerConfig,
     /// Whether the demo page stands at `/`.
     pub(super) development: bool,
+    /// Whether calls of the API need a client certificate.
+    pub(super) knows_callers: bool,
     /// How much is taken in.
     pub(super) marks: Arc<Marks>,
     /// The connections that speak HTTP.
@@ -78,6 +80,8 @@ pub(super) struct Peer {
     pub(super) client: Client,
     /// Its address has too many connections, and this one is to be told so.
     pub(super) is_beyond: bool,
+    /// It may call the HTTP API.
+    pub(super) may_call: bool,
 }
 
 /// The doors of the shards.
@@ -105,12 +109,19 @@ fn serve(
         let index = shard.index();
         let place = Place { shard: Some(shard) };
         // Boxed, so that what HTTP needs is given back before a socket begins its life.
-        match Box::pin(open(gate, index, seated, arrival)).await {
-            Some((stream, early, Upgraded::Socket(newcomer))) => {
-                place.keep().adopt(stream, &early, newcomer);
+        let Some((stream, early, upgraded)) = Box::pin(open(gate, index, seated, arrival)).await else {
+            return;
+        };
+        let (stream, sealed, unread) = stream.into_parts();
+        match upgraded {
+            Upgraded::Socket(newcomer) => {
+                let early = match unread.is_empty() {
+                    true => early,
+                    false => [early, unread].concat().into(),
+                };
+                place.keep().adopt(stream, sealed, &early, newcomer);
             }
-            Some((stream, _, Upgraded::Refused(refusal))) => refusals.refuse(stream, refusal, place),
-            None => {}
+            Upgraded::Refused(refusal) => refusals.refuse(stream, sealed, refusal, place),
         }
     });
 }
@@ -140,17 +151,20 @@ async fn open(
     shard: ShardIndex,
     seated: Seated,
     arrival: Arrival<TcpStream>,
-) -> Option<(TcpStream, Bytes, Upgraded)> {
+) -> Option<(Stream, Bytes, Upgraded)> {
     let Arrival {
         stream,
         client,
         place,
+        sealed,
     } = arrival;
+    let mut stream = Stream::new(stream, sealed);
     let peer = Peer {
         client,
         is_beyond: place.as_ref().is_some_and(|place| place.is_beyond()),
+        may_call: gate.may_call(&stream),
     };
-    let first = match first_bytes(&stream, &seated).await {
+    let first = match first_bytes(&mut stream, &seated).await {
         Ok(first) => first,
         Err(why) => {
             gate.called_off(why, &client);
@@ -187,15 +201,12 @@ async fn open(
 }
 
 /// What a connection says first, as far as one read brings it. Nothing: hyper waits on, or meets what is wrong.
-async fn first_bytes(stream: &TcpStream, seated: &Seated) -> Result<Bytes, CalledOff> {
-    poll_fn(|cx| match stream.poll_read_ready(cx) {
-        Poll::Ready(_) => Poll::Ready(Ok(())),
+async fn first_bytes(stream: &mut Stream, seated: &Seated) -> Result<Bytes, CalledOff> {
+    poll_fn(|cx| match stream.poll_first(cx) {
+        Poll::Ready(first) => Poll::Ready(Ok(first)),
         Poll::Pending => seated.poll_called_off(cx).map(Err),
     })
-    .await?;
-    let mut first = Vec::with_capacity(FIRST_BYTES_MAX);
-    let _ = stream.try_read_buf(&mut first);
-    Ok(first.into())
+    .await
 }
 
 /// How an HTTP connection ends.
@@ -215,7 +226,7 @@ async fn speak_http(
     stream: Reread,
     peer: Peer,
     seated: Seated,
-) -> Option<(TcpStream, Bytes, Upgraded)> {
+) -> Option<(Stream, Bytes, Upgraded)> {
     let upgraded = Rc::new(RefCell::new(None));
     let patience = Rc::new(Patience::new(seated));
     // From its first request on, unless that asks for a socket.
@@ -299,22 +310,19 @@ async fn speak_http(
         Poll::Pending
     })
     .await;
-    let upgraded = upgraded.take();
-    match ended {
-        End::Itself(Ok(())) | End::Idle => return None,
-        End::Itself(Err(_)) if upgraded.is_some() => {}
-        End::Itself(Err(error)) => {
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner().stream;
+    match (ended, upgraded.take()) {
+        (End::Itself(Err(_)), Some(upgraded)) => return Some((stream, parts.read_buf, upgraded)),
+        (End::Itself(Ok(())) | End::Idle, _) => {}
+        (End::Itself(Err(error)), None) => {
             tracing::debug!(client = %peer.client, %error, "an HTTP connection failed");
             gate.node.metrics().connection_errors(ConnectionError::Http).inc();
-            return None;
         }
-        End::CalledOff(why) => {
-            gate.called_off(why, &peer.client);
-            return None;
-        }
+        (End::CalledOff(why), _) => gate.called_off(why, &peer.client),
     }
-    let parts = connection.into_parts();
-    Some((parts.io.into_inner().stream, parts.read_buf, upgraded?))
+    stream.end();
+    None
 }
 
 impl Gate {
@@ -326,6 +334,12 @@ impl Gate {
             CalledOff::TooMany => ConnectionError::Pending,
         };
         self.node.metrics().connection_errors(error).inc();
+    }
+
+    /// Whether the HTTP API may be called over this connection: where there are authorities for that, one of them has to
+    /// know who does. Who comes by the Unix socket is known by its mode.
+    fn may_call(&self, stream: &Stream) -> bool {
+        !self.knows_callers || stream.sealed().is_none_or(Sealed::has_client_certificate)
     }
 
     /// How long a connection may be idle. Less while connections eat up the descriptors kept in reserve.

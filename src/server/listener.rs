@@ -204,6 +204,7 @@ impl Entrance {
                 stream,
                 client,
                 place,
+                sealed: None,
             };
             match &self.porch {
                 None => {

@@ -8,10 +8,12 @@ pub mod admin;
 mod answers;
 mod apps;
 mod callers;
+mod certificates;
 mod cluster;
 mod demo;
 mod drain;
 mod entrances;
+mod folders;
 mod follow;
 mod handshake;
 pub mod health;
@@ -25,6 +27,7 @@ mod refusals;
 mod reread;
 mod router;
 mod store;
+mod stream;
 mod unix_socket;
 mod upgrade;
 pub mod usage;
@@ -45,6 +48,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::callers::Callers;
+use self::certificates::Renewals;
 use self::cluster::{Membership, Threads};
 use self::drain::Drain;
 use self::entrances::Entrances;
@@ -62,6 +66,7 @@ use crate::hub::inbox::{Entry, Inboxes};
 use crate::metrics::Metrics;
 use crate::node::{Cluster, Node, UsageSaver};
 use crate::shard::{self, LiveBytes};
+use crate::tls::{Acceptor, TlsFault};
 use crate::webhook::queue::JournalFault;
 
 /// Why the server cannot start.
@@ -100,6 +105,9 @@ pub enum StartError {
         /// What is wrong, and what to do.
         text: String,
     },
+    /// The certificate, its key or who may sign those of clients.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
     /// The tables of the store of apps are not those that are expected.
     #[error(transparent)]
     Store(StoreError),
@@ -147,6 +155,8 @@ pub struct Server {
     drain: Arc<Drain>,
     /// Told when the configuration is to be read again.
     reread: Arc<Notify>,
+    /// The same for the files of TLS.
+    reread_files: Arc<Notify>,
     closing: watch::Sender<bool>,
     stop_admin: Option<oneshot::Sender<()>>,
     admin: Option<tokio::task::JoinHandle<()>>,
@@ -168,6 +178,7 @@ impl Server {
 
     async fn start_joined(config: Config, joined: Option<(Link, Threads)>) -> Result<Server, StartError> {
         let server = &config.server;
+        let tls = Acceptor::new(&config.tls)?.map(Arc::new);
         let entrances = Entrances::bind(server).await?;
         let admin_listener = match &config.admin {
             admin if admin.enabled => {
@@ -223,6 +234,7 @@ impl Server {
             health: health.clone(),
             config: server.clone(),
             development: config.development(),
+            knows_callers: config.tls.client_ca_file.is_some(),
             marks: marks.clone(),
             callers: Callers::new(marks.room.http, shards),
             refused: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
@@ -274,7 +286,7 @@ impl Server {
         let admin = match admin_listener {
             None => None,
             Some(listener) => {
-                let state = Arc::new(operators::state(&config.admin, &gate, &drain, &live));
+                let state = Arc::new(operators::state(&config.admin, &gate, &drain, &live, &tls));
                 let stops = async move {
                     // A sender that is dropped says the same.
                     let _ = admin_stops.await;
@@ -288,8 +300,18 @@ impl Server {
                 )))
             }
         };
+        let reread_files = Arc::new(Notify::new());
+        if let Some(acceptor) = &tls {
+            let renewals = Renewals::new(
+                acceptor.clone(),
+                &config.tls,
+                node.metrics(),
+                reread_files.clone(),
+            );
+            tasks.spawn(vital("what follows the certificate", renewals.work()));
+        }
         let connections_max = gate.marks.room.connections();
-        let listening = entrances.open(&config.server, connections_max, limits, &node)?;
+        let listening = entrances.open(&config.server, connections_max, limits, tls, &node)?;
         let membership = incoming.map(|incoming| Membership::begin(&node, incoming, &health));
         let membership = membership.transpose()?;
         health.started();
@@ -306,6 +328,7 @@ impl Server {
             _delivery: delivery,
             drain,
             reread: Arc::new(Notify::new()),
+            reread_files,
             closing,
             stop_admin: Some(stop_admin),
             admin,
@@ -325,9 +348,10 @@ impl Server {
             .spawn(vital("what follows the configuration", follower.work()));
     }
 
-    /// Has the configuration read again, if it is followed. Does not wait for it.
+    /// Has the configuration read again, if it is followed, and the files of TLS. Does not wait for it.
     pub fn reread(&self) {
         self.reread.notify_one();
+        self.reread_files.notify_one();
     }
 
     /// Where sockets and the HTTP API are served.

@@ -3,6 +3,7 @@
 //! Not here: HTTP, and who may ask for what (`server/admin.rs`).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use super::marks;
 use crate::config::AdminConfig;
 use crate::metrics::{AppSnapshot, Snapshot};
 use crate::shard::LiveBytes;
+use crate::tls::Acceptor;
 
 /// What the port is served with.
 pub(super) fn state(
@@ -23,9 +25,11 @@ pub(super) fn state(
     gate: &Arc<Gate>,
     drain: &Arc<Drain>,
     live: &LiveBytes,
+    tls: &Option<Arc<Acceptor>>,
 ) -> AdminState {
     let node = &gate.node;
     let (apps, truth, live, drain) = (node.clone(), gate.clone(), live.clone(), drain.clone());
+    let tls = tls.clone();
     AdminState {
         metrics: node.metrics().clone(),
         health: drain.health().clone(),
@@ -35,7 +39,7 @@ pub(super) fn state(
         }),
         act: Box::new(move |action| act(&drain, action)),
         may_act: Box::new(config.may_act()),
-        snapshot: Box::new(move || snapshot(&truth, &live)),
+        snapshot: Box::new(move || snapshot(&truth, &live, tls.as_deref())),
     }
 }
 
@@ -71,7 +75,7 @@ fn act(drain: &Drain, action: Action) -> Result<Value, String> {
 }
 
 /// The gauges, read from the truth.
-fn snapshot(gate: &Gate, live: &LiveBytes) -> Snapshot {
+fn snapshot(gate: &Gate, live: &LiveBytes, tls: Option<&Acceptor>) -> Snapshot {
     let node = &gate.node;
     let apps = node.apps_with_figures().into_iter().map(|app| {
         let today = node.usage_today(&app, Timestamp::now());
@@ -99,5 +103,6 @@ fn snapshot(gate: &Gate, live: &LiveBytes) -> Snapshot {
         webhook_broker: node.webhooks().broker_snapshot(),
         cluster: node.cluster_snapshot(),
         store: node.apps().store_snapshot(),
+        certificate_expiry_s: tls.map(|tls| tls.validity().seconds_left(SystemTime::now())),
     }
 }

@@ -30,6 +30,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::frame::Frame;
 use crate::protocol::server;
 use crate::shard::wheel::Wheel;
+use crate::tls::{Records, Sealed};
 
 /// How often it is looked who is to be told, and who has gone.
 const TICK: Duration = Duration::from_millis(20);
@@ -54,9 +55,37 @@ pub(super) struct Refusal {
 /// A refused client.
 struct Refused {
     stream: TcpStream,
+    /// What it is encrypted with, if it is.
+    sealed: Option<Box<Sealed>>,
     /// It counts as a connection for as long as it is one.
     _places: (Place, Option<address::Place>),
     next: Next,
+}
+
+impl Refused {
+    fn tell(&mut self, words: &[u8]) -> io::Result<()> {
+        match &mut self.sealed {
+            None => send(&self.stream, words),
+            // What was sealed before has to go first, and nobody waits for that.
+            Some(sealed) if !sealed.unsent.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            Some(sealed) => {
+                let mut records = Records::default();
+                sealed.seal(words, &mut records).map_err(io::Error::other)?;
+                send(&self.stream, records.as_bytes())
+            }
+        }
+    }
+
+    /// TLS has a goodbye of its own.
+    fn say_goodbye(&mut self) {
+        let mut records = Records::default();
+        if let Some(sealed) = &mut self.sealed
+            && sealed.say_goodbye(&mut records).is_ok()
+        {
+            // Who does not take it has gone.
+            let _ = send(&self.stream, records.as_bytes());
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -99,7 +128,13 @@ impl Refusals {
     }
 
     /// Takes a client over, which is told in its time.
-    pub(super) fn refuse(self: &Rc<Self>, stream: tokio::net::TcpStream, refusal: Refusal, place: Place) {
+    pub(super) fn refuse(
+        self: &Rc<Self>,
+        stream: tokio::net::TcpStream,
+        sealed: Option<Box<Sealed>>,
+        refusal: Refusal,
+        place: Place,
+    ) {
         // Errors are clients that have gone.
         let Ok(stream) = stream.into_std() else { return };
         let Refusal {
@@ -112,14 +147,15 @@ impl Refusals {
         if delay.is_zero() {
             words.extend(last_words(code));
         }
-        if send(&stream, &words).is_err() {
-            return;
-        }
-        let refused = Refused {
+        let mut refused = Refused {
             stream,
+            sealed,
             _places: (place, of_address),
             next: Next::Tell(code),
         };
+        if refused.tell(&words).is_err() {
+            return;
+        }
         if delay.is_zero() {
             self.part(refused);
         } else {
@@ -180,11 +216,11 @@ impl Refusals {
         self.wheel.borrow_mut().advance(now, &mut due);
         let rest = due.split_off(due.len().min(LOOKS_PER_TICK));
         *self.due.borrow_mut() = rest;
-        for refused in due {
+        for mut refused in due {
             match refused.next {
                 Next::Tell(code) => {
                     self.set_waiting(self.waiting.get() - 1);
-                    if send(&refused.stream, &last_words(code)).is_ok() {
+                    if refused.tell(&last_words(code)).is_ok() {
                         self.part(refused);
                     }
                 }
@@ -199,7 +235,8 @@ impl Refusals {
     }
 
     /// Nothing more is said to it. It is waited for, if not for too many.
-    fn part(&self, refused: Refused) {
+    fn part(&self, mut refused: Refused) {
+        refused.say_goodbye();
         let is_open = refused.stream.shutdown(Shutdown::Write).is_ok();
         if is_open && !self.is_full(self.parting.get()) {
             self.wait_for(refused, self.now() + ticks(GOODBYE_MAX), 1);

@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::stream::Stream;
 
 pub(super) struct Reread {
     pub(super) first: Bytes,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
 }
 
 impl AsyncRead for Reread {

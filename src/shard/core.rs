@@ -77,6 +77,8 @@ pub(super) struct Core {
     pub(super) fanout: Fanout,
     /// Where every socket's input is read into.
     pub(super) scratch: Box<[u8]>,
+    /// What was opened of it, if it was encrypted.
+    pub(super) opened: Vec<u8>,
     wheel: Wheel<u64>,
     /// Whose time has come, and who has not yet been looked at.
     due: Vec<u64>,
@@ -106,6 +108,7 @@ impl Core {
             fanout: Fanout::new(live.clone()),
             node,
             scratch: Box::default(),
+            opened: Vec::new(),
             wheel: Wheel::default(),
             due: Vec::new(),
             leaving: VecDeque::new(),

@@ -139,13 +139,14 @@ impl Core {
             return ControlFlow::Break(());
         };
         let echo = code.map_or_else(Frame::close_without_code, |code| Frame::close_with(code, ""));
-        let nothing_waits = socket.outbox.is_empty();
+        // TLS has a goodbye of its own, which goes out behind all else.
+        let nothing_waits = socket.outbox.is_empty() && socket.sealed.is_none();
         self.node.metrics().closed(CloseReason::Client).inc();
         if nothing_waits {
             self.sockets.control(key, echo);
             return ControlFlow::Break(());
         }
-        // In the middle of a frame: that one ends first.
+        // In the middle of a frame, maybe: that one ends first.
         self.leave_all(key);
         self.close_with(key, echo.into_bytes(), Ending::AtOnce);
         ControlFlow::Continue(Worked::All)

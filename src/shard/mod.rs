@@ -17,6 +17,7 @@ mod pulse;
 mod reader;
 mod rest;
 mod run;
+mod sealing;
 mod session;
 mod sockets;
 mod subscriptions;
@@ -46,6 +47,7 @@ use crate::app::Admission;
 use crate::hub::inbox::{Arrival, Entry, ShardIndex};
 use crate::node::Node;
 use crate::protocol::socket_id::SocketId;
+use crate::tls::Sealed;
 
 /// Entries of the inbox worked before a batch of sends has its turn.
 const ENTRIES_PER_TURN: usize = 512;
@@ -191,8 +193,15 @@ impl Shard {
         self.node.inboxes().of(self.index).remove_connection();
     }
 
-    /// Makes a socket of an upgraded connection. `early` is what the client sent behind its handshake.
-    pub fn adopt(self: &Rc<Self>, stream: TcpStream, early: &[u8], newcomer: Newcomer) {
+    /// Makes a socket of an upgraded connection, with what it is encrypted with, if it is. `early` is what the client
+    /// said behind its handshake.
+    pub fn adopt(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        sealed: Option<Box<Sealed>>,
+        early: &[u8],
+        newcomer: Newcomer,
+    ) {
         let Newcomer {
             admission,
             protocol,
@@ -214,7 +223,7 @@ impl Shard {
         tracing::debug!(%client, socket_id = %id, app = admission.app().id(), "a socket is open");
         let key = core.insert(answer, |now_s| {
             let session = Session::new(id, namespace, protocol, strict);
-            let mut socket = Socket::new(stream, session, now_s, admission, place);
+            let mut socket = Socket::new(stream, sealed, session, now_s, admission, place);
             socket.unread = (!early.is_empty()).then(|| early.into());
             socket
         });

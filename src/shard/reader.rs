@@ -159,6 +159,9 @@ impl Shard {
         let Some(socket) = core.sockets.get_mut(key) else {
             return Poll::Ready((ControlFlow::Break(()), true));
         };
+        if socket.sealed.is_some() {
+            return core.read_sealed(key, scratch, cx);
+        }
         let mut buffer = ReadBuf::new(scratch);
         let read = Pin::new(&mut socket.stream).poll_read(cx, &mut buffer);
         let filled = buffer.filled().len();

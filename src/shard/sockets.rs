@@ -34,9 +34,10 @@ use crate::hub::inbox::{Inboxes, ShardIndex, SocketKey};
 use crate::metrics::BatchCounts;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
+use crate::tls::{Records, Sealed};
 
 /// Slices of one write; the kernel takes 1,024, few outboxes hold so many pieces.
-const SLICES_MAX: usize = 64;
+pub(super) const SLICES_MAX: usize = 64;
 /// Room for gathered answers that is kept. Bytes.
 const CORK_BYTES_KEPT: usize = 64 * 1024;
 
@@ -44,6 +45,8 @@ const CORK_BYTES_KEPT: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) stream: TcpStream,
+    /// What it is encrypted with, if it is.
+    pub(super) sealed: Option<Box<Sealed>>,
     pub(super) session: Session,
     pub(super) subscriptions: Subscriptions,
     pub(super) pulse: Pulse,
@@ -72,6 +75,7 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(
         stream: TcpStream,
+        sealed: Option<Box<Sealed>>,
         session: Session,
         now_s: u32,
         admission: Admission,
@@ -79,6 +83,7 @@ impl Socket {
     ) -> Self {
         Socket {
             stream,
+            sealed,
             session,
             subscriptions: Subscriptions::default(),
             pulse: Pulse::new(now_s),
@@ -99,19 +104,49 @@ impl Socket {
     pub(super) fn fd(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
+
+    /// What waits for it, as far as it was sealed already. Bytes.
+    fn sealed_bytes(&self) -> usize {
+        self.sealed.as_ref().map_or(0, |sealed| sealed.unsent.len())
+    }
+
+    /// Whether it has got all that it is to get.
+    pub(super) fn has_all(&self) -> bool {
+        self.outbox.is_empty() && self.sealed_bytes() == 0
+    }
+}
+
+/// What keeps a plain send away from a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Apart {
+    /// Something waits for it, and goes first.
+    is_blocked: bool,
+    /// What it gets is encrypted.
+    is_sealed: bool,
+}
+
+impl Apart {
+    const NOT: Apart = Apart {
+        is_blocked: false,
+        is_sealed: false,
+    };
 }
 
 /// All sockets of a shard.
 pub(super) struct Sockets {
     slots: Slab<Box<Socket>>,
     generations: Vec<u32>,
-    /// By slot, dense: sockets that nothing may be sent to past their outbox.
-    blocked: Vec<bool>,
-    blocked_count: usize,
+    /// By slot, dense: sockets that nothing may be sent to as it is.
+    apart: Vec<Apart>,
+    apart_count: usize,
     by_id: HashMap<SocketId, u32, foldhash::fast::RandomState>,
-    live: LiveBytes,
+    pub(super) live: LiveBytes,
     inboxes: Inboxes,
     shard: ShardIndex,
+    /// Where records are made for one encrypted socket after the other.
+    pub(super) records: Records,
+    /// Where what makes up one record is put together.
+    pub(super) gathered: Vec<u8>,
     /// Sockets that have something waiting and no task that waits for them yet.
     pub(super) to_drain: Vec<SocketKey>,
     /// Where the next sockets to be shed are looked for.
@@ -129,12 +164,14 @@ impl Sockets {
         Sockets {
             slots: Slab::new(),
             generations: Vec::new(),
-            blocked: Vec::new(),
-            blocked_count: 0,
+            apart: Vec::new(),
+            apart_count: 0,
             by_id: HashMap::default(),
             live,
             inboxes,
             shard,
+            records: Records::default(),
+            gathered: Vec::new(),
             to_drain: Vec::new(),
             shed_from: 0,
             corked: None,
@@ -146,23 +183,28 @@ impl Sockets {
 
     pub(super) fn insert(&mut self, socket: Socket) -> SocketKey {
         let id = socket.session.socket_id;
+        let (is_sealed, has_all) = (socket.sealed.is_some(), socket.has_all());
         let slot = self.slots.insert(Box::new(socket));
         if slot == self.generations.len() {
             self.generations.push(0);
-            self.blocked.push(false);
+            self.apart.push(Apart::NOT);
         }
         self.by_id.insert(id, slot as u32);
-        SocketKey {
-            slot: slot as u32,
-            generation: self.generations[slot],
+        let key = self.key_of(slot as u32);
+        if is_sealed {
+            self.set_apart(key.slot, |apart| apart.is_sealed = true);
         }
+        if !has_all {
+            self.wait_for(key);
+        }
+        key
     }
 
     /// Closes the descriptor. Whoever calls has left all channels before.
     pub(super) fn remove(&mut self, key: SocketKey) -> Option<Box<Socket>> {
         self.get(key)?;
         let slot = key.slot as usize;
-        self.set_blocked(key.slot, false);
+        self.set_apart(key.slot, |apart| *apart = Apart::NOT);
         self.generations[slot] = self.generations[slot].wrapping_add(1);
         let socket = self.slots.remove(slot);
         if let Some(writer) = &socket.writer {
@@ -245,12 +287,12 @@ impl Sockets {
 
     /// Open sockets with something in their outbox, the fullest first.
     pub(super) fn by_fullness(&self) -> Vec<SocketKey> {
-        let sockets = self
+        let open = self
             .slots
             .iter()
-            .map(|(slot, socket)| (slot as u32, &socket.outbox));
-        let waiting = sockets.filter(|(_, outbox)| outbox.bytes() > 0 && !outbox.is_closing());
-        let mut waiting: Vec<_> = waiting.map(|(slot, outbox)| (outbox.bytes(), slot)).collect();
+            .filter(|(_, socket)| !socket.outbox.is_closing());
+        let waiting = open.map(|(slot, socket)| (socket.outbox.bytes() + socket.sealed_bytes(), slot as u32));
+        let mut waiting: Vec<_> = waiting.filter(|(bytes, _)| *bytes > 0).collect();
         waiting.sort_unstable_by(|a, b| b.cmp(a));
         waiting.into_iter().map(|(_, slot)| self.key_of(slot)).collect()
     }
@@ -259,14 +301,25 @@ impl Sockets {
         &self.live
     }
 
-    fn set_blocked(&mut self, slot: u32, blocked: bool) {
-        let was = std::mem::replace(&mut self.blocked[slot as usize], blocked);
-        self.blocked_count = self.blocked_count + usize::from(blocked) - usize::from(was);
+    fn set_apart(&mut self, slot: u32, change: impl FnOnce(&mut Apart)) {
+        let apart = &mut self.apart[slot as usize];
+        let was = std::mem::replace(apart, {
+            let mut changed = *apart;
+            change(&mut changed);
+            changed
+        });
+        let is = *apart;
+        self.apart_count = self.apart_count + usize::from(is != Apart::NOT) - usize::from(was != Apart::NOT);
     }
 
-    /// Something waits in this outbox: somebody must wait for the socket.
-    fn wait_for(&mut self, key: SocketKey) {
-        self.set_blocked(key.slot, true);
+    /// Whether something waits for this socket, which goes before all else.
+    pub(super) fn is_blocked(&self, slot: u32) -> bool {
+        self.apart[slot as usize].is_blocked
+    }
+
+    /// Something waits for this socket: somebody must wait until it takes more.
+    pub(super) fn wait_for(&mut self, key: SocketKey) {
+        self.set_apart(key.slot, |apart| apart.is_blocked = true);
         if let Some(socket) = self.get_mut(key)
             && !std::mem::replace(&mut socket.has_writer, true)
         {
@@ -381,6 +434,12 @@ impl Sockets {
         let Some(socket) = self.get_mut(key) else {
             return Poll::Ready(());
         };
+        if socket.sealed.is_some() {
+            if ready!(self.poll_drain_sealed(key, cx)) {
+                self.all_taken(key);
+            }
+            return Poll::Ready(());
+        }
         while !socket.outbox.is_empty() {
             ready!(socket.stream.poll_write_ready(cx)).unwrap_or_default();
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -398,14 +457,29 @@ impl Sockets {
                 }
             }
         }
+        self.all_taken(key);
+        Poll::Ready(())
+    }
+
+    /// Nothing waits for this socket any more, and nobody for it.
+    fn all_taken(&mut self, key: SocketKey) {
+        let Some(socket) = self.get_mut(key) else { return };
         socket.has_writer = false;
         socket.writer = None;
         if socket.outbox.is_closing() {
             // The peer answers the close frame and ends its side, or the pulse drops it.
             let _ = shutdown(&socket.stream, Shutdown::Write);
         }
-        self.set_blocked(key.slot, false);
-        Poll::Ready(())
+        self.set_apart(key.slot, |apart| apart.is_blocked = false);
+    }
+
+    /// A send to a socket that stands apart.
+    #[inline(never)]
+    fn send_apart(&mut self, seat: Seat, pieces: &[IoSlice<'_>]) -> usize {
+        if self.is_blocked(seat.slot) {
+            return 0;
+        }
+        self.send_sealed(self.key_of(seat.slot), pieces)
     }
 
     /// Ends the connection: its reader goes, even if it pauses, and takes it away.
@@ -421,16 +495,16 @@ impl Sockets {
 
 impl Sink for Sockets {
     fn send(&mut self, seat: Seat, bytes: &[u8]) -> usize {
-        // While nobody is blocked the loop leaves even this table alone.
-        if self.blocked_count > 0 && self.blocked[seat.slot as usize] {
-            return 0;
+        // While nobody is blocked or encrypted the loop leaves even this table alone.
+        if self.apart_count > 0 && self.apart[seat.slot as usize] != Apart::NOT {
+            return self.send_apart(seat, &[IoSlice::new(bytes)]);
         }
         send_plain(seat.fd, bytes)
     }
 
     fn send_all(&mut self, seat: Seat, pieces: &[IoSlice<'_>]) -> usize {
-        if self.blocked_count > 0 && self.blocked[seat.slot as usize] {
-            return 0;
+        if self.apart_count > 0 && self.apart[seat.slot as usize] != Apart::NOT {
+            return self.send_apart(seat, pieces);
         }
         send_gathered(seat.fd, pieces).unwrap_or(0)
     }

@@ -4,6 +4,8 @@
 //! One binary, so that the tests which wait for something wait at the same time. Not here: the HTTP API for its own
 //! sake, and the parts that need no server.
 
+#[path = "../support/certificates.rs"]
+mod authority;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -42,6 +44,7 @@ mod turns;
 // What must be stood.
 mod hostile;
 mod smuggling;
+mod tls;
 
 // For back ends and operators.
 mod health;

@@ -35,6 +35,7 @@ async fn connection() -> (Raw, Arrival) {
         stream: served.into_std().expect("nobody waits for it"),
         client: Client::default(),
         place: None,
+        sealed: None,
     };
     (Raw::of(client), served)
 }
@@ -82,7 +83,7 @@ impl LoneShard {
                 client: Client::default(),
                 place: None,
             };
-            shard.adopt(arrival.stream, b"", newcomer);
+            shard.adopt(arrival.stream, None, b"", newcomer);
         };
         let doors: Doors = Arc::new(move |_| Box::new(door.clone()));
         let thread = shard::start(0, node.clone(), LiveBytes::default(), usize::MAX, doors);

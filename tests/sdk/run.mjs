@@ -23,6 +23,7 @@ const SUITES = {
   "laravel-echo": { command: [process.execPath, "laravel-echo.mjs"], folder: "node" },
   "http-api": { command: [process.execPath, "http-api.mjs"], folder: "node" },
   rollout: { command: [process.execPath, "rollout.mjs"], folder: "node" },
+  tls: { command: [process.execPath, "tls.mjs"], folder: "node", needs: ["openssl"] },
   browser: { command: [process.execPath, "browser.mjs"], folder: "node" },
   python: { command: [path.join(HERE, "python/.venv/bin/python"), "clients.py"], folder: "python" },
   go: { command: goProgram("clients"), folder: "go", needs: ["go"], build: () => buildGo("clients", ".") },

@@ -1,10 +1,11 @@
-//! A comfortable client, on tokio-tungstenite: says and hears whole messages, signs for itself.
+//! A comfortable client, on tokio-tungstenite: says and hears whole messages, signs for itself. Over any stream.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -24,9 +25,9 @@ pub(crate) enum Heard {
 }
 
 /// A client that has been greeted.
-pub(crate) struct Client {
+pub(crate) struct Client<S = TcpStream> {
     /// The connection itself, for who wants to hear as it comes and without a deadline.
-    pub(crate) stream: WebSocketStream<TcpStream>,
+    pub(crate) stream: WebSocketStream<S>,
     pub(crate) socket_id: String,
     /// The key of its app.
     key: String,
@@ -35,7 +36,23 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to a path and waits to be greeted.
     pub(crate) async fn connect(address: SocketAddr, target: &str) -> Client {
-        let mut client = Client::open(address, target).await;
+        Client::open(address, target).await.greeted().await
+    }
+
+    /// Connects to a path, and leaves it to the test what is heard first.
+    pub(crate) async fn open(address: SocketAddr, target: &str) -> Client {
+        let stream = soon("a connection", TcpStream::connect(address))
+            .await
+            .expect("the server listens");
+        stream.set_nodelay(true).expect("a socket takes options");
+        Client::over(stream, target).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Waits to be greeted.
+    pub(crate) async fn greeted(self) -> Client<S> {
+        let mut client = self;
         let greeting = client.next().await;
         assert_eq!(greeting["event"], "pusher:connection_established", "{greeting}");
         client.socket_id = data(&greeting)["socket_id"]
@@ -45,12 +62,8 @@ impl Client {
         client
     }
 
-    /// Connects to a path, and leaves it to the test what is heard first.
-    pub(crate) async fn open(address: SocketAddr, target: &str) -> Client {
-        let stream = soon("a connection", TcpStream::connect(address))
-            .await
-            .expect("the server listens");
-        stream.set_nodelay(true).expect("a socket takes options");
+    /// Asks for a socket on this connection.
+    pub(crate) async fn over(stream: S, target: &str) -> Client<S> {
         let handshake = tokio_tungstenite::client_async(format!("ws://test{target}"), stream);
         let (stream, _) = soon("the upgrade", handshake).await.expect("a completed upgrade");
         let key = target.split(['/', '?']).nth(2).unwrap_or_default().to_owned();

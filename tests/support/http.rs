@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub(crate) use super::answer::Answer;
 use super::{eventually, sign, soon};
 
 /// One connection, kept from answer to answer.
-pub(crate) struct Http {
-    stream: TcpStream,
+pub(crate) struct Http<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
@@ -29,9 +29,10 @@ impl Http {
         stream.set_nodelay(true).expect("a socket takes options");
         Http::over(stream)
     }
+}
 
-    /// Speaks over any stream.
-    pub(crate) fn over(stream: TcpStream) -> Http {
+impl<S: AsyncRead + AsyncWrite + Unpin> Http<S> {
+    pub(crate) fn over(stream: S) -> Http<S> {
         Http {
             stream,
             unread: Vec::new(),
@@ -98,14 +99,14 @@ pub(crate) fn request(method: &str, target: &str, body: &str) -> String {
 }
 
 /// An app's back end, with one kept connection.
-pub(crate) struct Backend {
-    pub(crate) http: Http,
+pub(crate) struct Backend<S = TcpStream> {
+    pub(crate) http: Http<S>,
     pub(crate) app_id: String,
     pub(crate) key: String,
     pub(crate) secret: String,
 }
 
-impl Backend {
+impl<S: AsyncRead + AsyncWrite + Unpin> Backend<S> {
     /// The text of a signed call; `path` is below `/apps/ID`.
     pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> String {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));

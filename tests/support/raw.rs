@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::soon;
@@ -78,9 +78,9 @@ pub(crate) fn head(first: u8, mask_bit: u8, length: u64) -> Vec<u8> {
     bytes
 }
 
-/// A TCP connection that may become a WebSocket.
-pub(crate) struct Raw {
-    pub(crate) stream: TcpStream,
+/// A connection that may become a WebSocket.
+pub(crate) struct Raw<S = TcpStream> {
+    pub(crate) stream: S,
     unread: Vec<u8>,
 }
 
@@ -105,28 +105,12 @@ impl Raw {
         Raw::over(stream)
     }
 
-    /// Speaks over any stream.
-    pub(crate) fn over(stream: TcpStream) -> Raw {
-        Raw {
-            stream,
-            unread: Vec::new(),
-        }
-    }
-
     /// The text of an upgrade request; each of `headers` ends with a line end.
     pub(crate) fn upgrade(target: &str, headers: &str) -> String {
         format!(
             "GET {target} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         )
-    }
-
-    /// Upgrades, and leaves all that follows to the test.
-    pub(crate) async fn upgraded(mut self, target: &str, headers: &str) -> Raw {
-        self.send(Raw::upgrade(target, headers)).await;
-        let head = self.http_head().await.expect("an answer");
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        self
     }
 
     /// Connects, upgrades and reads the greeting; the answer is the socket id.
@@ -137,6 +121,31 @@ impl Raw {
             .await;
         let id = raw.greeting().await;
         (raw, id)
+    }
+
+    /// Waits, for as long as it takes, until there is something to read.
+    #[allow(dead_code, reason = "not every test has all the time there is")]
+    pub(crate) async fn listen(&self) {
+        if self.unread.is_empty() {
+            let _ = self.stream.readable().await;
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    pub(crate) fn over(stream: S) -> Raw<S> {
+        Raw {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    /// Upgrades, and leaves all that follows to the test.
+    pub(crate) async fn upgraded(mut self, target: &str, headers: &str) -> Raw<S> {
+        self.send(Raw::upgrade(target, headers)).await;
+        let head = self.http_head().await.expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        self
     }
 
     /// The greeting, which must come next; the answer is the socket id.
@@ -162,14 +171,6 @@ impl Raw {
     /// Sends a text frame.
     pub(crate) async fn say(&mut self, message: &Value) {
         self.send(frame(FIN | TEXT, message.to_string().as_bytes())).await;
-    }
-
-    /// Waits, for as long as it takes, until there is something to read.
-    #[allow(dead_code, reason = "not every test has all the time there is")]
-    pub(crate) async fn listen(&self) {
-        if self.unread.is_empty() {
-            let _ = self.stream.readable().await;
-        }
     }
 
     /// The next frame; `None` is the end, orderly or not.

@@ -21,6 +21,7 @@ use crate::address::{AddressLimits, TooMany, TrustedProxies};
 use crate::hub::inbox::{Arrival, Entry};
 use crate::metrics::ConnectionError;
 use crate::node::Node;
+use crate::tls::{Acceptor, HandshakeFault, handshake};
 
 /// The time each has on the porch while half of the places or more are taken.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
@@ -31,12 +32,14 @@ pub(super) struct Steps {
     pub(super) proxy_header: Option<TrustedProxies>,
     /// It is counted to the address that it comes from.
     pub(super) limits: AddressLimits,
+    /// It is encrypted.
+    pub(super) tls: Option<Arc<Acceptor>>,
 }
 
 impl Steps {
     /// Whether there is anything to do before HTTP.
     pub(super) fn is_any(&self) -> bool {
-        self.proxy_header.is_some()
+        self.proxy_header.is_some() || self.tls.is_some()
     }
 }
 
@@ -47,15 +50,20 @@ pub(super) enum Unfit {
     Header(#[from] crate::address::proxy_header::Broken),
     #[error("its address has too many connections")]
     TooMany(TooMany),
+    #[error("no TLS: {0}")]
+    Tls(#[from] HandshakeFault),
     #[error("the connection was lost on the porch")]
     Lost(#[from] io::Error),
 }
 
 impl Unfit {
-    fn counted_as(&self) -> ConnectionError {
+    /// As what it is counted, unless nothing is wrong: who looks whether somebody listens has nothing to say.
+    fn counted_as(&self) -> Option<ConnectionError> {
         match self {
-            Unfit::Header(_) | Unfit::Lost(_) => ConnectionError::ProxyHeader,
-            Unfit::TooMany(_) => ConnectionError::AddressLimit,
+            Unfit::Tls(HandshakeFault::Nothing) => None,
+            Unfit::Tls(_) => Some(ConnectionError::Tls),
+            Unfit::Header(_) | Unfit::Lost(_) => Some(ConnectionError::ProxyHeader),
+            Unfit::TooMany(_) => Some(ConnectionError::AddressLimit),
         }
     }
 }
@@ -165,7 +173,7 @@ async fn stay(place: Place, arrival: Arrival) {
         Ok(Ok(arrival)) => hand_over(&place.0.node, arrival),
         Ok(Err(error)) => {
             tracing::debug!(%client, %error, "a connection is dropped on the porch");
-            errors(error.counted_as());
+            error.counted_as().map(errors);
         }
         Err(_) => {
             tracing::debug!(%client, "a connection took too long on the porch");
@@ -185,11 +193,22 @@ async fn walk(steps: &Steps, arrival: Arrival) -> Result<Arrival, Unfit> {
         .limits
         .enter(&arrival.client, Instant::now)
         .map_err(Unfit::TooMany)?;
+    if let Some(tls) = &steps.tls {
+        arrival.sealed = Some(handshake(&mut arrival.stream, tls.server()).await?);
+        arrival.client.is_tls = true;
+    }
     Ok(arrival.try_map(TcpStream::into_std)?)
 }
 
 /// Hands a connection to the shard with the fewest.
 fn hand_over(node: &Node, arrival: Arrival<StdStream>) {
+    if let Some(sealed) = &arrival.sealed {
+        let figures = node.metrics().tls();
+        match sealed.is_resumed() {
+            true => figures.resumed.inc(),
+            false => figures.full.inc(),
+        }
+    }
     let inboxes = node.inboxes();
     let shard = inboxes.least_loaded();
     inboxes.of(shard).add_connection();

@@ -84,7 +84,7 @@ export class Server {
   }
 
   get url() {
-    return `http://${this.host}:${this.port}`;
+    return `${this.sections.tls ? "https" : "http"}://${this.host}:${this.port}`;
   }
 
   get adminUrl() {

@@ -1,0 +1,63 @@
+//! Would clients take the certificate, and for how long yet?
+
+use std::time::SystemTime;
+
+use crate::checkup::Report;
+use crate::tls::{Credentials, TlsConfig};
+
+/// Whoever renews by hand needs some time; what renews by itself has done so by then. Days.
+const SOON_DAYS: i64 = 14;
+const DAY_S: i64 = 24 * 60 * 60;
+
+pub(super) fn examine(config: &TlsConfig, now: SystemTime, report: &mut Report<'_>) {
+    let credentials = match Credentials::load(config) {
+        Ok(Some(credentials)) => credentials,
+        Ok(None) => {
+            return report.note("tls.cert_file is not set: TLS, if there is any, is the business of a proxy");
+        }
+        Err(fault) => return report.failure(fault.to_string(), ""),
+    };
+    if let Err(fault) = credentials.validity.judge(now) {
+        return report.failure(fault.to_string(), "");
+    }
+    let days = credentials.validity.seconds_left(now) / DAY_S;
+    let text = format!("the certificate goes with its key, and is good for {days} days more");
+    if days < SOON_DAYS {
+        report.warning(
+            text,
+            "renew it; a node that runs takes up the new one by itself, within a minute",
+        );
+    } else {
+        report.good(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::tls::certificates;
+
+    #[test]
+    fn who_has_little_time_left_is_warned() {
+        let files = certificates::Files::of(&certificates::Authority::new().vouch_from_to(2020, 2030));
+        let config = TlsConfig {
+            cert_file: Some(files.certificate()),
+            key_file: Some(files.key()),
+            ..TlsConfig::default()
+        };
+        // 2030 begins with the 21915th day.
+        for (days_left, word, part) in [
+            (20, "ok", "good for 20 days"),
+            (13, "warning", "good for 13 days"),
+            (-1, "FAILURE", "expired on 2030-01-01"),
+        ] {
+            let now = UNIX_EPOCH + Duration::from_secs(((21_915 - days_left) * DAY_S) as u64);
+            let mut out = Vec::new();
+            examine(&config, now, &mut Report::new(&mut out));
+            let told = String::from_utf8(out).expect("text");
+            assert!(told.contains(word) && told.contains(part), "{days_left}: {told}");
+        }
+    }
+}

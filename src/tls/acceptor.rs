@@ -1,0 +1,137 @@
+//! What new handshakes are made with: replaced as a whole when the files have changed and are right. Connections that
+//! are open keep what they began with.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
+use rustls::sign::SingleCertAndKey;
+use rustls::version::{TLS12, TLS13};
+
+use super::certificate::{Credentials, TlsFault, Validity, provider};
+use super::config::{TlsConfig, TlsVersion};
+
+/// What became of a look at the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// They hold what they held.
+    Unchanged,
+    /// New handshakes use what they hold now.
+    Replaced,
+}
+
+/// What new handshakes are made with.
+pub struct Acceptor {
+    config: TlsConfig,
+    current: ArcSwap<Current>,
+}
+
+struct Current {
+    server: Arc<ServerConfig>,
+    tickets: Arc<dyn ProducesTickets>,
+    validity: Validity,
+    digest: [u8; 32],
+    clients_digest: [u8; 32],
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor")
+            .field("validity", &self.validity())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Acceptor {
+    /// Reads the files, if TLS is switched on. A certificate that has expired is taken: clients which do not look are
+    /// served, and the others find out no sooner.
+    ///
+    /// # Errors
+    /// A file is wrong.
+    pub fn new(config: &TlsConfig) -> Result<Option<Acceptor>, TlsFault> {
+        let Some(credentials) = Credentials::load(config)? else {
+            return Ok(None);
+        };
+        Ok(Some(Acceptor {
+            config: config.clone(),
+            current: ArcSwap::from_pointee(Current::new(config, credentials, None)?),
+        }))
+    }
+
+    /// Reads the files again.
+    ///
+    /// # Errors
+    /// One of them is wrong, or the certificate is not good at this time: all stays as it was.
+    pub fn reload(&self, now: SystemTime) -> Result<Reloaded, TlsFault> {
+        let Some(credentials) = Credentials::load(&self.config)? else {
+            return Ok(Reloaded::Unchanged);
+        };
+        let current = self.current.load();
+        if credentials.digest == current.digest {
+            return Ok(Reloaded::Unchanged);
+        }
+        credentials.validity.judge(now)?;
+        let next = Current::new(&self.config, credentials, Some(&current))?;
+        self.current.store(Arc::new(next));
+        Ok(Reloaded::Replaced)
+    }
+
+    /// What a handshake that begins now is made with.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        self.current.load().server.clone()
+    }
+
+    /// When the certificate in use is good.
+    pub fn validity(&self) -> Validity {
+        self.current.load().validity
+    }
+}
+
+impl Current {
+    fn new(
+        config: &TlsConfig,
+        credentials: Credentials,
+        before: Option<&Current>,
+    ) -> Result<Current, TlsFault> {
+        let Credentials {
+            key,
+            clients,
+            validity,
+            digest,
+            clients_digest,
+        } = credentials;
+        let fault = |error: rustls::Error| TlsFault::new("cert_file", error.to_string());
+        // Who resumes is taken for who it was: not across a change of whom to believe.
+        let tickets = match before.filter(|before| before.clients_digest == clients_digest) {
+            Some(before) => before.tickets.clone(),
+            None => rustls::crypto::ring::Ticketer::new().map_err(fault)?,
+        };
+        let versions = match config.min_version {
+            TlsVersion::V12 => &[&TLS13, &TLS12][..],
+            TlsVersion::V13 => &[&TLS13][..],
+        };
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .map_err(fault)?;
+        let builder = match clients {
+            Some(clients) => builder.with_client_cert_verifier(clients),
+            None => builder.with_no_client_auth(),
+        };
+        let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        // Without it some clients would speak HTTP/2.
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // What resumption needs is kept by the clients.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.ticketer = tickets.clone();
+        server.send_tls13_tickets = 1;
+        Ok(Current {
+            server: Arc::new(server),
+            tickets,
+            validity,
+            digest,
+            clients_digest,
+        })
+    }
+}

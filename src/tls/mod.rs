@@ -1,0 +1,25 @@
+//! TLS on the main port: the certificate and what may replace it, the handshake, and the state of one encrypted
+//! connection.
+//!
+//! A connection owns no buffers: whoever reads and writes for it lends theirs, so that thousands which are idle cost
+//! little more than their keys. Not here: threads and deadlines, sockets, what is said inside.
+
+mod acceptor;
+mod certificate;
+mod config;
+mod handshake;
+mod sealed;
+mod stream;
+
+pub use acceptor::{Acceptor, Reloaded};
+pub use certificate::{Credentials, TlsFault, Validity};
+pub use config::{TlsConfig, TlsVersion};
+pub use handshake::{HandshakeFault, handshake};
+pub use sealed::{BrokenSeal, RECORD_BYTES_MAX, Records, Sealed};
+pub use stream::SealedStream;
+
+#[cfg(test)]
+#[path = "../../tests/support/certificates.rs"]
+pub(crate) mod certificates;
+#[cfg(test)]
+mod tests;
