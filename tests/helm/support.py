@@ -148,8 +148,7 @@ def fixtures(name):
     return list(yaml.safe_load_all(file.read_text())) if file.exists() else []
 
 
-@functools.cache
-def certificate():
+def new_certificate():
     """A certificate for localhost and its key."""
     with tempfile.TemporaryDirectory() as folder:
         key, file = Path(folder, "key"), Path(folder, "certificate")
@@ -158,6 +157,10 @@ def certificate():
         command = ["openssl", "req", "-x509", *curve, "-keyout", key, "-out", file, *subject]
         subprocess.run(command, check=True, capture_output=True)
         return file.read_text(), key.read_text()
+
+
+# What fixtures mean by CERTIFICATE and KEY.
+certificate = functools.cache(new_certificate)
 
 
 class Pod:

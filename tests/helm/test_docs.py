@@ -35,7 +35,8 @@ def stand_ins(manifests):
     for volume in pod["volumes"]:
         if volume["name"] != "config":
             name = volume["secret"]["secretName"]
-            yield {"kind": "Secret", "metadata": {"name": name}, "stringData": {"shop": "a long random text"}}
+            keys = {"tls.crt": "CERTIFICATE", "tls.key": "KEY"} if volume["name"] == "tls" else {"shop": "a long random text"}
+            yield {"kind": "Secret", "metadata": {"name": name}, "stringData": keys}
 
 
 class Documents(unittest.TestCase):

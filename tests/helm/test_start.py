@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -15,12 +16,14 @@ from support import (
     MINIMAL,
     Pod,
     SETS,
+    certificate,
     eventually,
     fixtures,
     free_port,
     get,
     held,
     merged,
+    new_certificate,
     of_kind,
     own_container,
     rendered,
@@ -125,6 +128,21 @@ class Start(unittest.TestCase):
         process.wait(pod.spec["terminationGracePeriodSeconds"])
         self.assertEqual(process.returncode, 0)
         self.assertGreaterEqual(time.monotonic() - begun, 1, "the delay")
+
+    def test_tls_ends_in_the_pod_by_a_certificate_that_is_followed(self):
+        alone = {"replicaCount": 1, "config": {"adapter": {"driver": "none"}, "drain": {"delay_s": 0, "drain_s": 0}}}
+        manifests = rendered(merged(values_of("tls"), alone))
+        pod = self.pod(server(manifests), manifests + fixtures("tls"))
+        _, public, _ = self.run_pod(pod)
+        address = ("127.0.0.1", int(public.rsplit(":", 1)[1]))
+        shown = ssl.get_server_certificate(address)
+        self.assertEqual(shown.strip(), certificate()[0].strip())
+
+        # cert-manager renews it.
+        renewed, key = new_certificate()
+        secret = {**fixtures("tls")[0], "stringData": {"tls.crt": renewed, "tls.key": key}}
+        pod.replace(secret)
+        eventually("the new one is shown", lambda: ssl.get_server_certificate(address).strip() == renewed.strip())
 
     def test_pods_find_each_other_over_the_broker_of_the_chart(self):
         for broker, program in (("redis", "redis-server"), ("nats", "nats-server")):
