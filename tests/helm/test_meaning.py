@@ -280,6 +280,35 @@ class Meaning(unittest.TestCase):
         paths = [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]]
         self.assertEqual(paths, ["/app", "/apps"])
 
+    def test_pods_with_a_certificate_are_spoken_to_by_tls_wherever_it_is(self):
+        files = {"tls": {"cert_file": "/certificate", "key_file": "/key"}}
+        elsewhere = values_of("existing-secret")
+        for base, change, scheme in (
+            (CLUSTER, {}, "http"),
+            (CLUSTER, {"config": {"tls": {"min_version": "1.3"}}}, "http"),
+            (CLUSTER, {"config": files}, "https"),
+            (CLUSTER, {"tls": {"existingSecret": "mine"}}, "https"),
+            (elsewhere, {"config": files}, "https"),
+            (elsewhere, {"tls": {"existingSecret": "mine"}}, "https"),
+        ):
+            with self.subTest(json.dumps(change), beside="existingSecret" in base):
+                values = merged(base, change)
+                manifests = rendered(merged(values, {"ingress": {"enabled": True, "hosts": ["ws.example.com"]}}))
+                container = own_container(server(manifests)["spec"]["template"]["spec"])
+                self.assertEqual([port["name"] for port in container["ports"]], [scheme, "admin"])
+                [port] = the(manifests, "Service", "fanwire")["spec"]["ports"]
+                self.assertEqual((port["name"], port["targetPort"]), (scheme, scheme))
+                ingress = the(manifests, "Ingress")
+                spoken = ingress["metadata"]["annotations"].get("nginx.ingress.kubernetes.io/backend-protocol", "HTTP")
+                self.assertEqual(spoken, scheme.upper())
+                backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+                self.assertEqual(backend["port"], {"name": scheme})
+                told = notes(values)
+                self.assertIn(f"PUSHER_SCHEME={scheme}\n", told)
+                self.assertIn(f"forceTLS: {json.dumps(scheme == 'https')},", told)
+                named = [variable["name"] for variable in container["env"]]
+                self.assertEqual(len(named), len(set(named)), "a variable stands there twice")
+
     def test_a_route_keeps_them_too_behind_a_prefix(self):
         sockets, api = the(rendered_set("gateway"), "HTTPRoute")["spec"]["rules"]
         self.assertEqual(sockets["matches"][0]["path"], {"type": "PathPrefix", "value": "/ws/app"})

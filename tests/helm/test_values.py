@@ -11,6 +11,7 @@ import yaml
 
 from support import CHART, CLUSTER, FANWIRE, MINIMAL, ROOT, merged, refused, rendered, template, values_of
 
+FILES = {"cert_file": "/certificate", "key_file": "/key"}
 # What is laid upon a set that is right, and what is said of it.
 REFUSED = [
     # By the schema: names and types, of the chart and of the server.
@@ -43,6 +44,8 @@ REFUSED = [
     (CLUSTER, {"nats": {"enabled": True}}, "config.adapter.driver: is redis, but `nats.enabled` runs another broker"),
     (CLUSTER, {"redis": {"enabled": True}}, "config.redis.url: stands beside `redis.enabled`"),
     (MINIMAL, {"existingSecret": "mine"}, "config.apps: stands beside `existingSecret`"),
+    (MINIMAL, {"tls": {"existingSecret": "mine"}, "config": {"tls": FILES}}, "config.tls.cert_file: stands beside `tls.existingSecret`"),
+    (MINIMAL, {"tls": {"existingSecret": "mine"}, "config": {"tls": {"key_file": "/key"}}}, "config.tls.key_file: stands beside"),
     (MINIMAL, {"config": {"server": {"port": 0}}}, "config.server.port: is 0"),
     (MINIMAL, {"config": {"admin": {"enabled": False}}}, "config.admin.enabled: is false"),
     (MINIMAL, {"config": {"server": {"host": "127.0.0.1"}}}, "config.server.host: is 127.0.0.1"),

@@ -31,6 +31,14 @@
 {{- fail "config.admin.enabled: is false, but the probes ask the admin port" -}}
 {{- end -}}
 
+{{- if .Values.tls.existingSecret -}}
+{{- range $key := list "cert_file" "key_file" -}}
+{{- if dig "tls" $key "" $config -}}
+{{- fail (printf "config.tls.%s: stands beside `tls.existingSecret`, which sets it" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- if and .Values.redis.enabled .Values.nats.enabled -}}
 {{- fail "nats.enabled: stands beside `redis.enabled`: nodes have one broker" -}}
 {{- end -}}

@@ -4,9 +4,9 @@
 {{- dig "server" "port" 6001 .Values.config | int64 -}}
 {{- end -}}
 
-{{/* What is spoken on it, which is also its name. */}}
+{{/* What is spoken on it, which is also its name: TLS where there is a certificate, in a Secret or in a file of `config`. */}}
 {{- define "fanwire.scheme" -}}
-{{- empty .Values.tls.existingSecret | ternary "http" "https" -}}
+{{- or .Values.tls.existingSecret (dig "tls" "cert_file" "" .Values.config) | empty | ternary "http" "https" -}}
 {{- end -}}
 
 {{- define "fanwire.adminPort" -}}
