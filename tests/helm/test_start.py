@@ -75,7 +75,7 @@ class Start(unittest.TestCase):
         here |= {"FANWIRE_SERVER__PORT": str(port), "FANWIRE_ADMIN__PORT": str(admin)}
         process = self.kept.enter_context(Running(pod.run(*pod.container["args"], **here, **changed)))
         probe = pod.container["readinessProbe"]["httpGet"]
-        address = f"{probe['scheme'].lower()}://127.0.0.1:{admin}{probe['path']}"
+        address = f"http://127.0.0.1:{admin}{probe['path']}"
         eventually("ready", lambda: get(address)[0] == 200 or self.assertIsNone(process.poll(), process.stderr))
         return process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
 

@@ -120,7 +120,6 @@ class ValuesTest(unittest.TestCase):
             ("podDisruptionBudget", "maxUnavailable"),
             ("networkPolicy", "enabled"),
             ("adminService", "enabled"),
-            ("probes", "scheme"),
         }
         given = set(leaves(everything))
         self.assertEqual(known - elsewhere - given, set(), "values that the set lacks")
@@ -149,7 +148,6 @@ class ValuesTest(unittest.TestCase):
             {"networkPolicy": {"enabled": False}},
             {"networkPolicy": {"egress": {"enabled": True}}},
             {"adminService": {"enabled": False}},
-            {"probes": {"scheme": "HTTPS"}},
             {"tls": {"existingSecret": "mine"}},
             {"service": {"clusterIP": "None"}},
         ]
