@@ -161,7 +161,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::CheckConfig { .. } => {
             let config = load()?;
-            certificate(&config)?;
+            certificates(&config)?;
             answer(&serde_json::to_string_pretty(&config)?)?;
             if config.development() {
                 eprintln!("no app is configured: development mode, with the demo app");
@@ -182,8 +182,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Checks the certificate, if there is one, as far as that can be done without a client.
-fn certificate(config: &Config) -> anyhow::Result<()> {
+/// Checks the files of certificates that are named, as far as that can be done without a client.
+fn certificates(config: &Config) -> anyhow::Result<()> {
+    if let Err(text) = config.webhooks.authorities() {
+        anyhow::bail!("webhooks.ca_file: {text}");
+    }
     if let Some(credentials) = Credentials::load(&config.tls)? {
         credentials.validity.judge(SystemTime::now())?;
     }
@@ -256,10 +259,12 @@ fn start_log(config: &LogConfig) -> anyhow::Result<()> {
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // The adapter says itself when NATS is lost and back; its library would say so with each attempt.
+    // The adapter says itself when NATS is lost and back; its library would say so with each attempt. What strangers do
+    // to a handshake is told at the level debug, by the porch.
     let filter = Targets::new()
         .with_default(level)
-        .with_target("async_nats", LevelFilter::OFF);
+        .with_target("async_nats", LevelFilter::OFF)
+        .with_target("rustls", LevelFilter::OFF);
     let started = match config.format {
         LogFormat::Human => log.with_target(false).finish().with(filter).try_init(),
         LogFormat::Json => log.json().flatten_event(true).finish().with(filter).try_init(),

@@ -3,6 +3,9 @@
 #[path = "support/brokers/mod.rs"]
 mod brokers;
 #[allow(dead_code, reason = "shared with tests that need more")]
+#[path = "support/certificates.rs"]
+mod certificates;
+#[allow(dead_code, reason = "shared with tests that need more")]
 #[path = "support/mod.rs"]
 mod support;
 #[path = "support/watched.rs"]
@@ -15,6 +18,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use support::eventually;
+use support::server::{TestServer, app, config};
 use watched::Watched;
 
 fn read(path: &str) -> String {
@@ -49,6 +53,12 @@ async fn families() -> BTreeSet<String> {
         Some(text)
     })
     .await;
+    // And those of TLS where it is spoken.
+    let files = certificates::Files::of(&certificates::Authority::new().vouch());
+    let mut config = config([app()]);
+    config.tls.cert_file = Some(files.certificate());
+    config.tls.key_file = Some(files.key());
+    let text = text + &TestServer::with_config(config).await.admin("/metrics").await.body;
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types
         .map(|line| line.split(' ').next().expect("a name").to_owned())

@@ -37,6 +37,9 @@ pub async fn examine(config: &Config, report: &mut Report<'_>) {
     report.section("cluster");
     cluster(config, report).await;
     report.section("webhooks");
+    if let Err(text) = config.webhooks.authorities() {
+        report.failure(format!("webhooks.ca_file: {text}"), "");
+    }
     queue::checkup(
         &config.webhooks,
         &config.adapter,

@@ -195,6 +195,12 @@ fn act(
             "not from a page in a browser: use curl -X POST",
         );
     }
+    if actions::is_a_webhook(request.headers()) {
+        return error(
+            StatusCode::FORBIDDEN,
+            "not by a webhook: its URL leads to an admin port",
+        );
+    }
     if !(state.may_act)(from) {
         let text = format!("not from {from}: admin.actions_from names who may, beside the machine itself");
         return error(StatusCode::FORBIDDEN, &text);

@@ -12,8 +12,8 @@
 //! One question is about an app, `/up/APP_ID`, and is answered on each port the same way: where the store has to be
 //! asked, as for any call that names the app, with the same bounds.
 //!
-//! Not here: what counts as too much memory or too many sockets (`server/mod.rs` watches them); methods and
-//! the rest of HTTP (`server/admin.rs` and the public router).
+//! Not here: what counts as too much memory or too many sockets (`server/marks.rs` watches them); methods
+//! and the rest of HTTP (`server/admin.rs` and `server/answers.rs`).
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -200,8 +200,8 @@ impl Server {
         let inboxes = Inboxes::new(shards, server.inbox_bytes_max);
         let (apps, store) = store::open(&config, config.resolve_apps()?).await?;
         let mut node = Node::new(apps, inboxes, metrics.clone());
-        let (told_by, taken) = webhooks::open(&config, &metrics).await?;
-        node.tell(told_by);
+        let to_back_ends = webhooks::open(&config, &metrics).await?;
+        node.tell(to_back_ends.webhooks.clone());
         let incoming = joined.map(|(link, threads)| {
             let on_threads = threads.enter();
             let (cluster, incoming) = Cluster::new(config.adapter.clone(), link);
@@ -264,7 +264,7 @@ impl Server {
         if let Some(opened) = store {
             store::begin(opened, &config, &node, &mut tasks);
         }
-        let delivery = webhooks::begin(&node, taken, &mut tasks)?;
+        let delivery = webhooks::begin(&node, to_back_ends, &mut tasks)?;
         tasks.spawn(vital(
             "what health tells",
             marks::watch(node.clone(), health.clone(), marks),

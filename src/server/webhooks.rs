@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::setpriority_process;
+use rustls::RootCertStore;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -24,16 +25,36 @@ const NICENESS: i32 = 10;
 /// How often it is looked which part of the queue is this node's.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The way to the back ends that the configuration asks for, and what comes out of the queue on the way, if there is one.
-pub(super) async fn open(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-) -> Result<(Webhooks, Option<mpsc::Receiver<Taken>>), StartError> {
+/// The way to the back ends that the configuration asks for.
+pub(super) struct Opened {
+    pub(super) webhooks: Webhooks,
+    /// What comes out of the queue on the way, if there is one.
+    taken: Option<mpsc::Receiver<Taken>>,
+    /// Who else may sign the certificates of endpoints.
+    authorities: RootCertStore,
+}
+
+/// Opens it.
+///
+/// # Errors
+/// The queue or a file that it needs cannot be used.
+pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, StartError> {
+    let authorities = config.webhooks.authorities();
+    let authorities = authorities.map_err(|text| StartError::Setting {
+        section: "webhooks",
+        key: "ca_file",
+        text,
+    })?;
     let opened = queue::open(&config.webhooks, &config.adapter, &config.redis, &config.nats).await?;
     let (settings, metrics) = (config.webhooks.clone(), metrics.clone());
-    Ok(match opened {
+    let (webhooks, taken) = match opened {
         None => (Webhooks::new(settings, metrics), None),
         Some((journal, taken)) => (Webhooks::durable(settings, metrics, journal), Some(taken)),
+    };
+    Ok(Opened {
+        webhooks,
+        taken,
+        authorities,
     })
 }
 
@@ -44,13 +65,13 @@ pub(super) struct Delivery {
 }
 
 /// Begins to deliver.
-pub(super) fn begin(
-    node: &Arc<Node>,
-    taken: Option<mpsc::Receiver<Taken>>,
-    tasks: &mut JoinSet<()>,
-) -> io::Result<Delivery> {
-    let webhooks = node.webhooks();
-    let delivery = deliver(webhooks.clone())?;
+pub(super) fn begin(node: &Arc<Node>, opened: Opened, tasks: &mut JoinSet<()>) -> io::Result<Delivery> {
+    let Opened {
+        webhooks,
+        taken,
+        authorities,
+    } = opened;
+    let delivery = deliver(webhooks.clone(), authorities)?;
     let Some(taken) = taken else {
         return Ok(delivery);
     };
@@ -70,7 +91,7 @@ pub(super) fn begin(
     Ok(delivery)
 }
 
-fn deliver(webhooks: Webhooks) -> io::Result<Delivery> {
+fn deliver(webhooks: Webhooks, authorities: RootCertStore) -> io::Result<Delivery> {
     let (stop, stops) = oneshot::channel::<()>();
     let runtime = Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new()
@@ -82,7 +103,7 @@ fn deliver(webhooks: Webhooks) -> io::Result<Delivery> {
             }
             runtime.block_on(async {
                 tokio::select! {
-                    () = vital("the delivery of webhooks", webhooks.deliver()) => {}
+                    () = vital("the delivery of webhooks", webhooks.deliver(authorities)) => {}
                     // A sender that is dropped says the same.
                     _ = stops => {}
                 }

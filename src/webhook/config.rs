@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rustls::RootCertStore;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,18 @@ impl Default for WebhooksConfig {
 }
 
 impl WebhooksConfig {
+    /// Who may sign the certificates of endpoints besides those that the system trusts, as [`WebhooksConfig::ca_file`]
+    /// says.
+    ///
+    /// # Errors
+    /// What is wrong about the file, for a person.
+    pub fn authorities(&self) -> Result<RootCertStore, String> {
+        match &self.ca_file {
+            Some(file) => adapter::roots(file),
+            None => Ok(RootCertStore::empty()),
+        }
+    }
+
     /// What is wrong with these settings by themselves: the key of one, and what to do about it, for a person.
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
@@ -108,11 +121,6 @@ impl WebhooksConfig {
                     faults.push((format!("{list}[{index}]"), text.to_owned()));
                 }
             }
-        }
-        if let Some(file) = &self.ca_file
-            && let Err(text) = adapter::roots(file)
-        {
-            faults.push(("ca_file".into(), text));
         }
         if !self.block_private && !self.allow.is_empty() {
             let text =

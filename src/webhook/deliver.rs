@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use hyper_util::client::legacy::connect::Connect;
 use jiff::Timestamp;
+use rustls::RootCertStore;
 use tokio::task::JoinSet;
 
 use super::body::body;
@@ -27,10 +28,12 @@ const LOOK: Duration = Duration::from_millis(20);
 const FAILED_TOLD: u32 = 5;
 
 impl Webhooks {
-    /// Delivers what is sent, for ever.
-    pub async fn deliver(self) {
+    /// Delivers what is sent, for ever. The certificates of endpoints may be signed by whom the system trusts, and by
+    /// these authorities.
+    pub async fn deliver(self, authorities: RootCertStore) {
         let config = self.shared.config.clone();
-        self.deliver_over(move || client::pool(&config)).await;
+        self.deliver_over(move || client::pool(&config, authorities))
+            .await;
     }
 
     /// The same over any connections, which are asked for at the first delivery.

@@ -3,12 +3,15 @@
 //! Who may reach the port is not asked for a name, so two things stand in the way of others. Only addresses that
 //! `admin.actions_from` names are heard, this machine's own unless it says otherwise: to be let see the metrics is not
 //! to be let empty a node. And no request that a page in a browser makes: those carry an `Origin`, and a page of
-//! anybody can have an operator's browser send one to loopback.
+//! anybody can have an operator's browser send one to loopback. Nor a webhook: whoever may set its URL may not say what
+//! a node is to do.
 //!
 //! Not here: how it is done (`server/drain`).
 
 use hyper::HeaderMap;
 use hyper::header::ORIGIN;
+
+use crate::app::KEY_HEADER;
 
 /// The longest time to shed over. Seconds.
 const OVER_S_MAX: u32 = 3_600;
@@ -72,6 +75,12 @@ fn number(name: &str, text: &str, min: u32, max: u32) -> Result<u32, String> {
 pub(super) fn is_of_a_page(headers: &HeaderMap) -> bool {
     let is_fetched = headers.get("sec-fetch-site").is_some_and(|site| site != "none");
     headers.contains_key(ORIGIN) || is_fetched
+}
+
+/// Whether this is a webhook, of this server or another one: where it goes is for an app to say, and an app does not say
+/// what a node is to do.
+pub(super) fn is_a_webhook(headers: &HeaderMap) -> bool {
+    headers.contains_key(KEY_HEADER)
 }
 
 #[cfg(test)]

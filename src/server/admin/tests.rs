@@ -226,13 +226,15 @@ async fn what_an_operator_asks_for_is_done_and_answered() {
 
 /// A page of anybody can have an operator's browser send a POST to loopback; it cannot leave out where it is from.
 #[tokio::test]
-async fn nothing_is_done_for_pages_in_browsers_or_strangers() {
+async fn nothing_is_done_for_pages_in_browsers_webhooks_or_strangers() {
     let admin = Admin::start(Limits::default()).await;
     for headers in [
         "Origin: https://attacker.example\r\n",
         "Origin: null\r\n",
         "Origin: http://admin\r\nSec-Fetch-Site: same-origin\r\n",
         "Sec-Fetch-Site: cross-site\r\n",
+        // A webhook, whose URL says so.
+        "X-Pusher-Key: key\r\nX-Pusher-Signature: 0\r\n",
     ] {
         let reply = admin.request_with("POST", "/drain", headers).await;
         assert_eq!(reply.status, 403, "{headers}");

@@ -139,7 +139,11 @@ impl Drop for Porch {
 }
 
 /// A place on the porch, given back when it is dropped.
-struct Place(Arc<Floor>);
+struct Place {
+    floor: Arc<Floor>,
+    /// How long one may stay on it: decided as one comes.
+    patience: Duration,
+}
 
 impl Place {
     fn take(floor: &Arc<Floor>) -> Place {
@@ -147,30 +151,30 @@ impl Place {
         if before + 1 == floor.places {
             floor.node.metrics().porch_full_total.inc();
         }
-        Place(floor.clone())
-    }
-
-    fn patience(&self) -> Duration {
-        let is_crowded = self.0.taken.load(Ordering::Relaxed) > self.0.places / 2;
-        match is_crowded {
-            true => self.0.patience.min(CROWDED_PATIENCE),
-            false => self.0.patience,
+        let is_crowded = before >= floor.places / 2;
+        Place {
+            floor: floor.clone(),
+            patience: match is_crowded {
+                true => floor.patience.min(CROWDED_PATIENCE),
+                false => floor.patience,
+            },
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        self.floor.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// One connection's stay on the porch.
 async fn stay(place: Place, arrival: Arrival) {
     let client = arrival.client;
-    let errors = |error| place.0.node.metrics().connection_errors(error).inc();
-    match timeout(place.patience(), walk(&place.0.steps, arrival)).await {
-        Ok(Ok(arrival)) => hand_over(&place.0.node, arrival),
+    let floor = &place.floor;
+    let errors = |error| floor.node.metrics().connection_errors(error).inc();
+    match timeout(place.patience, walk(&floor.steps, arrival)).await {
+        Ok(Ok(arrival)) => hand_over(&floor.node, arrival),
         Ok(Err(error)) => {
             tracing::debug!(%client, %error, "a connection is dropped on the porch");
             error.counted_as().map(errors);

@@ -23,7 +23,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::config::WebhooksConfig;
-use crate::adapter;
 use crate::app::{ID_HEADER, KEY_HEADER, SIGNATURE_HEADER};
 use crate::protocol::auth;
 use address::Guard;
@@ -45,17 +44,12 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 /// A pool of connections to endpoints, over whatever connects.
 pub(super) type Pool<C> = Client<C, Full<Bytes>>;
 
-/// The pool of a server: plain and TLS connections, to addresses that the settings allow.
-pub(super) fn pool(config: &WebhooksConfig) -> Pool<HttpsConnector<Dialer>> {
-    let mut roots = RootCertStore::empty();
+/// The pool of a server: plain and TLS connections, to addresses that the settings allow. Certificates may be signed by
+/// whom the system trusts, and by these authorities.
+pub(super) fn pool(config: &WebhooksConfig, authorities: RootCertStore) -> Pool<HttpsConnector<Dialer>> {
+    let mut roots = authorities;
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
-    match config.ca_file.as_deref().map(adapter::roots) {
-        None => {}
-        Some(Ok(more)) => roots.roots.extend(more.roots),
-        // It was there when the settings were looked at.
-        Some(Err(error)) => tracing::error!("webhooks.ca_file {error}: its certificates are not trusted"),
-    }
     if roots.is_empty() {
         tracing::warn!(
             errors = ?found.errors,
