@@ -2,7 +2,7 @@
 //! what is kept in reserve for API calls, operators and brokers is never given to sockets.
 //!
 //! A mark that was passed counts until there is some room below it again, so that nothing flaps. Whether it is passed is
-//! asked where somebody wants in; what is told of it (probes, log) is told by who looks several times a second.
+//! asked where somebody wants in; what is told of it (probes, log) is told by who looks once a second.
 //!
 //! Not here: how a newcomer is refused (`server/refusals.rs`); where memory is read (`server/usage.rs`).
 
@@ -19,10 +19,9 @@ use crate::config::Config;
 use crate::metrics::RoomSnapshot;
 use crate::node::Node;
 
-/// How often it is looked whether there is room for more. Newcomers take up to 100 MB in a second.
-const LOOKS: Duration = Duration::from_millis(250);
-/// Looks between two at the cluster and the store, of which probes tell.
-const LOOKS_AT_OTHERS: u32 = 4;
+/// How often it is looked whether there is room for more, and how the cluster and the store are. Newcomers take up to
+/// 100 MB in that time; more often would be felt by a node that is idle.
+const LOOKS: Duration = Duration::from_secs(1);
 /// Below this share of a mark there is room again. Percent.
 const REOPENS_PERCENT: u64 = 95;
 /// Descriptors for what the process has beside connections of clients and deliveries of webhooks: operators, brokers,
@@ -248,12 +247,10 @@ pub(super) fn snapshot(gate: &Gate) -> RoomSnapshot {
 pub(super) async fn watch(node: Arc<Node>, health: Arc<Health>, marks: Arc<Marks>) {
     let mut looks = tokio::time::interval(LOOKS);
     let mut memory = MemoryWatch::default();
-    for look in 0u32.. {
+    loop {
         let now = looks.tick().await.into_std();
-        if look % LOOKS_AT_OTHERS == 0 {
-            health.show_cluster(node.cluster_snapshot().as_ref());
-            health.show_store(node.apps().store_snapshot().as_ref());
-        }
+        health.show_cluster(node.cluster_snapshot().as_ref());
+        health.show_store(node.apps().store_snapshot().as_ref());
         // Where it cannot be read, there is no mark.
         if let Ok(memory) = memory.look(now) {
             marks.look_at_memory(memory);

@@ -61,7 +61,7 @@ impl Memory {
     }
 }
 
-/// Looks at the memory several times a second without a cost that anybody notices: a few small files, nothing allocated.
+/// Looks at the memory every second without a cost that anybody notices: a few small files, nothing allocated.
 #[derive(Debug)]
 pub struct MemoryWatch {
     root: PathBuf,
@@ -139,7 +139,7 @@ fn resident(statm: &Path) -> io::Result<u64> {
     Ok(pages.saturating_mul(page_size() as u64))
 }
 
-/// Reads the beginning of a file onto the stack: nothing is to be allocated several times a second.
+/// Reads the beginning of a file onto the stack: nothing is to be allocated by an idle node.
 fn with_file<T>(path: &Path, read: impl FnOnce(&str) -> T) -> io::Result<T> {
     let mut bytes = [0; FILE_BYTES_MAX];
     let length = File::open(path)?.read(&mut bytes)?;
@@ -153,8 +153,10 @@ fn kilobytes(text: &str, label: &str) -> Option<u64> {
     Some(kilobytes.saturating_mul(1024))
 }
 
-/// A number alone in a file. `max`, which is none, stands for no limit in version 2; in version 1 a number beyond all
-/// memory does, to which nothing is ever near.
+/// In version 1 of control groups, a number beyond all memory stands for no limit: this and more.
+const NO_LIMIT: u64 = 1 << 60;
+
+/// A number alone in a file. `max`, which is none, stands for no limit in version 2.
 fn number(path: &Path) -> Option<u64> {
     with_file(path, |text| text.trim().parse().ok()).ok()?
 }
@@ -215,6 +217,8 @@ impl Group {
         groups
             .filter_map(|group| {
                 let limits = version.limits.iter().filter_map(|file| number(&group.join(file)));
+                // Others need not be looked at.
+                let limits = limits.filter(|limit| *limit < NO_LIMIT);
                 Some(Group {
                     limit: limits.min()?,
                     usage: group.join(version.usage),
