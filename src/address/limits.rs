@@ -43,7 +43,11 @@ impl From<IpAddr> for Counted {
 /// What is known of one address.
 #[derive(Debug, Default)]
 struct Known {
+    /// Within the limit.
     connections: u32,
+    /// Beyond it: they are being told so. Counted apart, for who is on the way out must not keep the next one out: of those
+    /// who try again and again nobody would get the place that was given back.
+    told: u32,
     handshakes: Bucket,
 }
 
@@ -86,7 +90,7 @@ struct Held {
 }
 
 impl Place {
-    /// It is beyond the limit: the connection is to be told so, and counts as long as that takes.
+    /// It is beyond the limit: the connection is to be told so.
     pub fn is_beyond(&self) -> bool {
         self.0.is_beyond
     }
@@ -131,20 +135,15 @@ impl AddressLimits {
         if shared.connections_max == 0 {
             return Ok(None);
         }
-        let held = shared.with(address, now(), |known| {
-            let held = known.connections;
-            known.connections += u32::from(held < shared.held_max());
-            held
-        });
-        match held {
-            None => Ok(None),
-            Some(held) if held >= shared.held_max() => Err(TooMany),
-            Some(held) => Ok(Some(Place(Box::new(Held {
-                shared: shared.clone(),
-                address,
-                is_beyond: held >= shared.connections_max,
-            })))),
-        }
+        let entered = shared.with(address, now(), |known| known.enter(shared.connections_max));
+        let Some(is_beyond) = entered.transpose()? else {
+            return Ok(None);
+        };
+        Ok(Some(Place(Box::new(Held {
+            shared: shared.clone(),
+            address,
+            is_beyond,
+        }))))
     }
 
     /// Whether this client may have a handshake now. Each that may counts.
@@ -172,11 +171,6 @@ impl Shared {
     /// Held for a few steps, and whole after each of them.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Connections of one address, those included that are to be refused.
-    fn held_max(&self) -> u32 {
-        self.connections_max.saturating_add(TOLD_MAX)
     }
 
     fn ns(&self, now: Instant) -> u64 {
@@ -211,15 +205,15 @@ impl Shared {
         }
     }
 
-    fn leave(&self, address: Counted) {
+    fn leave(&self, address: Counted, is_beyond: bool) {
         let mut table = self.table();
         let Slot::Occupied(mut slot) = table.known.entry(address) else {
             return;
         };
         let known = slot.get_mut();
-        known.connections -= 1;
+        *known.count(is_beyond) -= 1;
         // With a rate it is kept until there is no room: otherwise it would have a full bucket when it comes again.
-        if known.connections == 0 && self.handshakes.is_none() {
+        if known.is_empty() && self.handshakes.is_none() {
             slot.remove();
         }
         let room = table.known.capacity();
@@ -230,14 +224,36 @@ impl Shared {
 }
 
 impl Known {
+    /// Counts one more. True: it is beyond the limit.
+    fn enter(&mut self, connections_max: u32) -> Result<bool, TooMany> {
+        let is_beyond = self.connections >= connections_max;
+        if is_beyond && self.told >= TOLD_MAX {
+            return Err(TooMany);
+        }
+        *self.count(is_beyond) += 1;
+        Ok(is_beyond)
+    }
+
+    fn count(&mut self, is_beyond: bool) -> &mut u32 {
+        if is_beyond {
+            &mut self.told
+        } else {
+            &mut self.connections
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.connections == 0 && self.told == 0
+    }
+
     fn is_forgettable(&self, now_ns: u64) -> bool {
-        self.connections == 0 && self.handshakes.full_in(now_ns).is_zero()
+        self.is_empty() && self.handshakes.full_in(now_ns).is_zero()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.shared.leave(self.0.address);
+        self.0.shared.leave(self.0.address, self.0.is_beyond);
     }
 }
 
@@ -291,11 +307,11 @@ mod tests {
         let _second = within(enter("::ffff:192.0.2.7"));
         let third = beyond(enter("192.0.2.7"));
         let _other = within(enter("192.0.2.8"));
-        // Who is refused counts until that is over: otherwise they could be any number.
+        // Who goes makes room, also while somebody is still being told that there is none.
         drop(first);
-        let fourth = beyond(enter("192.0.2.7"));
-        drop((third, fourth));
-        let _fifth = within(enter("192.0.2.7"));
+        let _fourth = within(enter("192.0.2.7"));
+        drop(third);
+        let _fifth = beyond(enter("192.0.2.7"));
     }
 
     #[test]
