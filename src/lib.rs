@@ -29,6 +29,8 @@ pub mod limit;
 pub mod metrics;
 pub mod tls;
 
+pub mod pem;
+
 pub mod checkup;
 pub mod secret;
 pub mod wall;

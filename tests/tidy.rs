@@ -4,28 +4,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, the lowest first. A module may use those of lower rank; modules of one rank do not know each other.
-const RANKS: [(&str, u32); 21] = [
+const RANKS: [(&str, u32); 22] = [
     ("protocol", 0),
     ("secret", 0),
     ("wall", 0),
     ("checkup", 0),
-    ("limit", 1),
-    ("metrics", 1),
-    ("tls", 1),
-    ("adapter", 1),
-    ("address", 2),
-    ("app", 2),
-    ("store", 3),
-    ("relay", 2),
-    ("roster", 3),
-    ("hub", 3),
-    ("webhook", 3),
-    ("node", 4),
-    ("shard", 5),
-    ("api", 5),
-    ("config", 6),
-    ("server", 7),
-    ("doctor", 8),
+    ("pem", 1),
+    ("limit", 2),
+    ("metrics", 2),
+    ("tls", 2),
+    ("adapter", 2),
+    ("address", 3),
+    ("app", 3),
+    ("store", 4),
+    ("relay", 3),
+    ("roster", 4),
+    ("hub", 4),
+    ("webhook", 4),
+    ("node", 5),
+    ("shard", 6),
+    ("api", 6),
+    ("config", 7),
+    ("server", 8),
+    ("doctor", 9),
 ];
 
 /// A file this long is asked which noun wants to leave it.

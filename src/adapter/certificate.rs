@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use super::tls;
 use crate::checkup::Report;
+use crate::pem;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Whoever renews by hand needs some time; what renews by itself has done so by then.
@@ -22,7 +22,7 @@ pub(super) fn examine_files(
 ) {
     for (key, file) in files {
         let Some(file) = file else { continue };
-        match tls::certificates(file) {
+        match pem::read(file).and_then(|read| pem::certificates(file, &read)) {
             Ok(certificates) => {
                 for certificate in certificates {
                     let whose = format!("{section}.{key}: the certificate in {}", file.display());

@@ -24,7 +24,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use events::{Event, Events, Sink, events};
-pub(crate) use tls::roots;
 pub use topic::{LANE_DIRECT, LANE_HEART, Lane, NoTopic, NodeId, Topic};
 
 /// One message for the broker.

@@ -1,6 +1,7 @@
-//! Text in a file that an operator named: settings, passwords, keys. Read whole, so it is looked first whether there is an
-//! end to it.
+//! A file that an operator named: settings, passwords, keys. Read whole, so it is looked first whether there is an end to
+//! it.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -11,22 +12,34 @@ pub const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// The text of a file of so many bytes at most.
 ///
 /// # Errors
-/// Why it cannot be read, for a person, with its path: it is not there, longer than that, no text, or no file but
-/// something that might never end, such as a pipe or a device.
+/// As those of [`read_bytes`]; and it is no text.
 pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
-    let told = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
-    let failed = |error: io::Error| told(&error);
+    let bytes = read_bytes(path, bytes_max)?;
+    String::from_utf8(bytes).map_err(|_| unread(path, &"stream did not contain valid UTF-8"))
+}
+
+/// A file of so many bytes at most.
+///
+/// # Errors
+/// Why it cannot be read, for a person, with its path: it is not there, longer than that, or no file but something that
+/// might never end, such as a pipe or a device.
+pub fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+    let failed = |error: io::Error| unread(path, &error);
     // Asked before it is opened: to open a pipe is to wait for somebody to write.
     if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(told(&"it is no regular file"));
+        return Err(unread(path, &"it is no regular file"));
     }
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let mut file = File::open(path).map_err(failed)?.take(bytes_max + 1);
-    file.read_to_string(&mut text).map_err(failed)?;
-    match text.len() as u64 > bytes_max {
-        true => Err(told(&format_args!("it is longer than {bytes_max} bytes"))),
-        false => Ok(text),
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    match bytes.len() as u64 > bytes_max {
+        true => Err(unread(path, &format_args!("it is longer than {bytes_max} bytes"))),
+        false => Ok(bytes),
     }
+}
+
+fn unread(path: &Path, why: &dyn Display) -> String {
+    format!("cannot read {}: {why}", path.display())
 }
 
 #[cfg(test)]
@@ -58,5 +71,6 @@ mod tests {
                 "{error}"
             );
         }
+        assert_eq!(read_bytes(&at("bytes"), 1), Ok(vec![0xff]));
     }
 }

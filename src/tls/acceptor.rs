@@ -10,8 +10,9 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 
-use super::certificate::{Credentials, TlsFault, Validity, provider};
+use super::certificate::{Credentials, TlsFault, Validity};
 use super::config::{TlsConfig, TlsVersion};
+use crate::pem;
 
 /// What became of a look at the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Current {
             TlsVersion::V12 => &[&TLS13, &TLS12][..],
             TlsVersion::V13 => &[&TLS13][..],
         };
-        let builder = ServerConfig::builder_with_provider(provider())
+        let builder = ServerConfig::builder_with_provider(pem::provider())
             .with_protocol_versions(versions)
             .map_err(fault)?;
         let builder = match clients {

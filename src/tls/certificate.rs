@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys, RootCertStore};
+use rustls::{Error, InconsistentKeys};
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::config::TlsConfig;
+use crate::pem;
 
 /// What is wrong with the files of the section `tls`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,15 +99,15 @@ impl Credentials {
         let (Some(cert_file), Some(key_file)) = (&config.cert_file, &config.key_file) else {
             return Ok(None);
         };
-        let provider = provider();
+        let provider = pem::provider();
         let (chain_pem, key_pem) = (read("cert_file", cert_file)?, read("key_file", key_file)?);
         let ca_pem = config.client_ca_file.as_ref();
         let ca_pem = ca_pem.map(|file| read("client_ca_file", file)).transpose()?;
 
-        let chain = certificates("cert_file", cert_file, &chain_pem)?;
+        let chain = pem::certificates(cert_file, &chain_pem);
+        let chain = chain.map_err(|text| TlsFault::new("cert_file", text))?;
         let validity = validity(&chain, cert_file)?;
-        let key = PrivateKeyDer::from_pem_slice(&key_pem)
-            .map_err(|error| TlsFault::new("key_file", no_key(key_file, &key_pem, &error)))?;
+        let key = pem::key(key_file, &key_pem).map_err(|text| TlsFault::new("key_file", text))?;
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 let text = format!(
@@ -142,34 +142,8 @@ impl Credentials {
     }
 }
 
-/// The one provider of ciphers.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
 fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, TlsFault> {
-    std::fs::read(file)
-        .map_err(|error| TlsFault::new(key, format!("cannot read {}: {error}", file.display())))
-}
-
-/// The certificates of a file: one at least.
-fn certificates(
-    key: &'static str,
-    file: &Path,
-    pem: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match read {
-        Ok(none) if none.is_empty() => Err(TlsFault::new(
-            key,
-            format!("{} holds no certificate in PEM", file.display()),
-        )),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(TlsFault::new(
-            key,
-            format!("cannot read {} as PEM: {error}", file.display()),
-        )),
-    }
+    pem::read(file).map_err(|text| TlsFault::new(key, text))
 }
 
 /// When the first certificate of a chain is good. Others may have expired without harm: clients find another way.
@@ -186,38 +160,18 @@ fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<Validity, TlsFa
     })
 }
 
-fn no_key(file: &Path, pem: &[u8], error: &pem::Error) -> String {
-    let is_encrypted = String::from_utf8_lossy(pem).contains("ENCRYPTED");
-    let file = file.display();
-    match error {
-        _ if is_encrypted => {
-            format!("the key in {file} is encrypted: write it without a password (`openssl pkey`)")
-        }
-        pem::Error::NoItemsFound => format!("{file} holds no private key in PEM"),
-        error => format!("cannot read {file} as PEM: {error}"),
-    }
-}
-
 /// Asks clients for a certificate and takes it if one of these has signed it. Who has none is let in as well: what that
 /// comes to is decided where more is known.
 fn clients(
     file: &Path,
-    pem: &[u8],
+    bytes: &[u8],
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsFault> {
-    let fault = |error: &dyn std::fmt::Display| {
-        TlsFault::new(
-            "client_ca_file",
-            format!("{} cannot be trusted: {error}", file.display()),
-        )
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("client_ca_file", file, pem)? {
-        roots.add(certificate).map_err(|error| fault(&error))?;
-    }
+    let fault = |text| TlsFault::new("client_ca_file", text);
+    let roots = pem::authorities(file, bytes).map_err(fault)?;
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .allow_unauthenticated()
         .build()
-        .map_err(|error| fault(&error))?;
+        .map_err(|error| fault(pem::untrusted(file, &error)))?;
     Ok(clients)
 }

@@ -6,8 +6,8 @@ use rustls::RootCertStore;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter;
 use crate::address::Network;
+use crate::pem;
 
 /// Where an event waits between its happening and its delivery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -107,7 +107,7 @@ impl WebhooksConfig {
     /// What is wrong about the file, for a person.
     pub fn authorities(&self) -> Result<RootCertStore, String> {
         match &self.ca_file {
-            Some(file) => adapter::roots(file),
+            Some(file) => pem::roots(file),
             None => Ok(RootCertStore::empty()),
         }
     }

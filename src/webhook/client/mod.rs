@@ -8,7 +8,6 @@ mod dial;
 use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +23,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::config::WebhooksConfig;
 use crate::app::{ID_HEADER, KEY_HEADER, SIGNATURE_HEADER};
+use crate::pem;
 use crate::protocol::auth;
 use address::Guard;
 pub(super) use dial::Dialer;
@@ -56,8 +56,7 @@ pub(super) fn pool(config: &WebhooksConfig, authorities: RootCertStore) -> Pool<
             "this system has no store of trusted certificates: webhooks to https endpoints will fail"
         );
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
+    let tls = ClientConfig::builder_with_provider(pem::provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has the usual protocol versions")
         .with_root_certificates(roots)
