@@ -163,6 +163,11 @@ impl Config {
         self.apps.is_empty() && !self.store.is_on()
     }
 
+    /// Whether connections to `server.port` have something to do before HTTP.
+    pub fn has_porch(&self) -> bool {
+        self.server.proxy_protocol || self.tls.is_on()
+    }
+
     /// Whether anything is told to use Redis: only then what the section `redis` says is checked.
     pub fn uses_redis(&self) -> bool {
         self.adapter.driver == Driver::Redis || self.webhooks.queue == WebhookQueue::Redis

@@ -34,8 +34,9 @@ pub struct ServerConfig {
     /// Every connection to `port` begins with a header of the PROXY protocol, version 1 or 2, and comes from
     /// `trusted_proxies`; others are dropped.
     pub proxy_protocol: bool,
-    /// Connections that may be in what comes before HTTP: the header of the PROXY protocol, the handshake of TLS. While
-    /// there are so many, further ones wait in the kernel.
+    /// Connections that may be in what comes before HTTP: the header of the PROXY protocol, the handshake of TLS. Those who
+    /// say nothing make room for others; while there are so many that do, further ones wait in the kernel. Less where the
+    /// limit of open files is low: a sixteenth of what it bears.
     #[schemars(range(min = 16, max = 1_048_576))]
     pub porch_connections_max: usize,
     /// Connections that may be there without having sent the head of a request. Beyond it, the one that has waited longest
@@ -46,8 +47,8 @@ pub struct ServerConfig {
     /// Behind proxies it needs `trusted_proxies`, or everybody has the address of the proxy. 0 is any number.
     #[schemars(range(max = 1_000_000))]
     pub address_connections_max: u32,
-    /// Sockets that one address, or one /64 of IPv6, may ask for each second; further ones are closed with 4100. 0 is any
-    /// number.
+    /// Sockets that one address, or one /64 of IPv6, may ask for each second; further ones are closed with 4100. Where the
+    /// server speaks TLS itself, it is connections, and further ones are dropped before their handshake. 0 is any number.
     #[schemars(range(max = 1_000_000))]
     pub address_handshakes_per_s: u32,
     /// Threads that own sockets. 0 is one for each core.
@@ -57,7 +58,7 @@ pub struct ServerConfig {
     /// too.
     #[schemars(range(min = 1, max = 65_535))]
     pub backlog: u32,
-    /// Time a client has to send the head of a request.
+    /// Time a client has to send the head of a request, and for its part of what comes before HTTP.
     #[schemars(range(min = 1, max = 3_600))]
     pub header_timeout_s: u32,
     /// Time a client has to send the rest of a request.

@@ -30,16 +30,12 @@ fn files(config: &Config, report: &mut Report<'_>) {
 }
 
 fn judge_files(config: &Config, files: usize, report: &mut Report<'_>) {
-    let webhooks = config.webhooks.connections_max;
-    let (derived, bears) = (
-        Room::of(files, webhooks).sockets,
-        Room::sockets_max(files, webhooks),
-    );
+    let (derived, bears) = (Room::of(files, config).sockets, Room::sockets_max(files, config));
     let advice = |wanted: usize| {
         format!(
             "raise the hard limit to {} or more: `LimitNOFILE=` of a systemd unit, `--ulimit nofile=` of a \
              container, `ulimit -Hn` of a shell",
-            Room::files_for(wanted, webhooks)
+            Room::files_for(wanted, config)
         )
     };
     match config.server.sockets_max {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listener::{self, Entrance, Listening};
+use super::marks::Room;
 use super::porch::{Porch, Steps};
 use super::unix_socket::{SocketFile, Taken, listen_at};
 use super::{StartError, bind};
@@ -55,11 +56,11 @@ impl Entrances {
         Forwarding::new(self.trusted.clone(), server.forwarded_header)
     }
 
-    /// Lets everybody in, but nobody beside `connections_max` others.
+    /// Lets everybody in for whom there is room.
     pub(super) fn open(
         self,
         server: &ServerConfig,
-        connections_max: usize,
+        room: Room,
         limits: AddressLimits,
         tls: Option<Arc<Acceptor>>,
         node: &Arc<Node>,
@@ -77,11 +78,12 @@ impl Entrances {
         let porch = match steps.is_any() {
             true => {
                 let patience = Duration::from_secs(server.header_timeout_s.into());
-                let porch = Porch::open(steps, server.porch_connections_max, patience, node.clone())?;
+                let porch = Porch::open(steps, room.porch, patience, node.clone())?;
                 Some(Arc::new(porch))
             }
             false => None,
         };
+        let connections_max = room.connections();
         let mut entrances = vec![Entrance {
             listener: port,
             porch,

@@ -80,6 +80,8 @@ pub(super) struct Peer {
     pub(super) client: Client,
     /// Its address has too many connections, and this one is to be told so.
     pub(super) is_beyond: bool,
+    /// Its handshake was counted to its address before it began to speak HTTP.
+    pub(super) has_shaken_hands: bool,
     /// It may call the HTTP API.
     pub(super) may_call: bool,
 }
@@ -162,6 +164,8 @@ async fn open(
     let peer = Peer {
         client,
         is_beyond: place.as_ref().is_some_and(|place| place.is_beyond()),
+        // On the porch, before that of TLS. A proxy speaks for others, whom nobody knew then.
+        has_shaken_hands: stream.sealed().is_some() && !client.is_proxy,
         may_call: gate.may_call(&stream),
     };
     let first = match first_bytes(&mut stream, &seated).await {

@@ -3,16 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::cluster::GOODBYE_MAX;
 use super::drain::OVERRUN_MAX;
+use super::listener::Listening;
 use super::{Server, Usage, admin};
 use crate::config::LEAVING_S;
-use crate::hub::inbox::Entry;
+use crate::hub::inbox::{Entry, Inboxes};
 
 /// After the last close frame, clients have this long to answer it, and callers to get their answers.
 const LAST_CLOSES: Duration = Duration::from_secs(6);
+/// Of that time, nobody new is let in for the last part: who has come before may still shake hands, ask, and be told.
+const LAST_NEWCOMERS: Duration = Duration::from_secs(2);
 /// When the last connection has gone, webhooks that wait have at least so long to be delivered.
 const LAST_WEBHOOKS: Duration = Duration::from_secs(5);
 /// The last of what the apps used is given so long to be saved.
@@ -50,17 +53,24 @@ impl Server {
         tracing::info!("stopped");
     }
 
-    /// What is left are requests in hand, kept connections, and sockets that answer their close frame.
-    async fn let_connections_go(&self) {
+    /// What is left are requests in hand, kept connections, sockets that answer their close frame, and newcomers, who are
+    /// told that there is nothing here for them any more.
+    async fn let_connections_go(&mut self) {
         let _ = self.closing.send(true);
-        let inboxes = self.node.inboxes();
+        let (inboxes, listening) = (self.node.inboxes(), &mut self.listening);
+        if let Some(listening) = &*listening {
+            listening.leave();
+        }
         let gone = async {
-            while inboxes.connections() > 0 {
-                sleep(LOOK).await;
+            let _ = timeout(LAST_CLOSES - LAST_NEWCOMERS, all_gone(inboxes, listening)).await;
+            if let Some(listening) = &mut *listening {
+                listening.close();
             }
+            // Those as well who came at the last moment.
+            all_gone(inboxes, listening).await;
         };
         if self.drain.in_time(LAST_CLOSES, gone).await.is_none() {
-            let connections = inboxes.connections();
+            let connections = connections(inboxes, &self.listening);
             tracing::warn!(
                 connections,
                 "the time is over; dropping the connections that are left"
@@ -113,5 +123,18 @@ impl Server {
         if let Some(admin) = self.admin.take() {
             let _ = admin.await;
         }
+    }
+}
+
+/// Those who are there, wherever they are.
+fn connections(inboxes: &Inboxes, listening: &Option<Listening>) -> usize {
+    // In this order: who leaves the porch is counted by a shard before.
+    let on_porch = listening.as_ref().map_or(0, Listening::on_porch);
+    on_porch + inboxes.connections()
+}
+
+async fn all_gone(inboxes: &Inboxes, listening: &Option<Listening>) {
+    while connections(inboxes, listening) > 0 {
+        sleep(LOOK).await;
     }
 }

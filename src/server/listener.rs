@@ -72,7 +72,7 @@ pub(super) struct Entrance {
     pub(super) limits: AddressLimits,
     /// Only trusted proxies may come by it.
     pub(super) only_proxies: bool,
-    /// With so many connections on the shards, nobody is let in until somebody has left.
+    /// With so many connections on the shards, nobody is let in until somebody has left. The porch has places of its own.
     pub(super) connections_max: usize,
     /// The file of a Unix socket, which goes with it.
     pub(super) _file: Option<SocketFile>,
@@ -82,6 +82,7 @@ pub(super) struct Entrance {
 pub(super) fn start(entrances: Vec<Entrance>, node: Arc<Node>) -> io::Result<Listening> {
     let handles = entrances.iter().map(|entrance| entrance.listener.try_clone());
     let handles = handles.collect::<io::Result<_>>()?;
+    let porch = entrances.iter().find_map(|entrance| entrance.porch.clone());
     let thread = std::thread::Builder::new()
         .name("listener".to_owned())
         .spawn(move || {
@@ -92,6 +93,7 @@ pub(super) fn start(entrances: Vec<Entrance>, node: Arc<Node>) -> io::Result<Lis
     Ok(Listening {
         handles,
         thread: Some(thread),
+        porch,
     })
 }
 
@@ -146,22 +148,41 @@ fn back_off(node: &Node, error: &io::Error) {
     std::thread::sleep(BACK_OFF);
 }
 
-/// A listener at work.
+/// A listener at work, and the porch behind it, which ends with this.
 pub(super) struct Listening {
     handles: Vec<TcpListener>,
     thread: Option<JoinHandle<()>>,
+    porch: Option<Arc<Porch>>,
 }
 
-impl Drop for Listening {
+impl Listening {
+    /// How many were accepted and are not on a shard yet.
+    pub(super) fn on_porch(&self) -> usize {
+        self.porch.as_ref().map_or(0, |porch| porch.connections())
+    }
+
+    /// The server leaves: nobody on the porch is waited for any longer than for a moment.
+    pub(super) fn leave(&self) {
+        if let Some(porch) = &self.porch {
+            porch.leave();
+        }
+    }
+
     /// Nobody is accepted any more; the port is free.
-    fn drop(&mut self) {
+    pub(super) fn close(&mut self) {
         // Whoever polls a listener that is shut down is told that it hung up.
-        for handle in &self.handles {
+        for handle in self.handles.drain(..) {
             let _ = shutdown(handle, Shutdown::Both);
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -219,9 +240,8 @@ impl Entrance {
     }
 
     fn has_room(&self, node: &Node) -> bool {
-        let on_porch = self.porch.as_ref().map_or(0, |porch| porch.connections());
-        node.inboxes().connections() + on_porch < self.connections_max
-            && self.porch.as_ref().is_none_or(|porch| porch.has_room())
+        node.inboxes().connections() < self.connections_max
+            && self.porch.as_ref().is_none_or(|porch| porch.make_room())
     }
 
     fn client(&self, peer: Option<SocketAddrAny>) -> Client {

@@ -23,6 +23,7 @@ mod listener;
 pub(crate) mod marks;
 mod operators;
 mod porch;
+mod priority;
 mod refusals;
 mod reread;
 mod router;
@@ -310,8 +311,7 @@ impl Server {
             );
             tasks.spawn(vital("what follows the certificate", renewals.work()));
         }
-        let connections_max = gate.marks.room.connections();
-        let listening = entrances.open(&config.server, connections_max, limits, tls, &node)?;
+        let listening = entrances.open(&config.server, gate.marks.room, limits, tls, &node)?;
         let membership = incoming.map(|incoming| Membership::begin(&node, incoming, &health));
         let membership = membership.transpose()?;
         health.started();

@@ -170,7 +170,8 @@ pub(super) struct Limited;
 /// there only behind a trusted proxy: who comes by itself has one from its connection.
 pub(super) fn by_address(gate: &Gate, asked: &Asked<'_>, peer: &Peer) -> Result<Option<Place>, Limited> {
     let Gate { limits, .. } = gate;
-    if peer.is_beyond || !limits.may_shake_hands(&asked.client, Instant::now) {
+    let may_shake_hands = || peer.has_shaken_hands || limits.may_shake_hands(&asked.client, Instant::now);
+    if peer.is_beyond || !may_shake_hands() {
         return Err(Limited);
     }
     if !peer.client.is_proxy {

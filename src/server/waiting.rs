@@ -1,7 +1,8 @@
 //! Those who have connected to a shard and not yet asked for anything. There is room for so many: when it is full, the one
 //! goes that has waited longest, so that no crowd that says nothing keeps others out. One timer is for all of them.
 //!
-//! Knows nothing of what is asked, or of what becomes of who has.
+//! Those on the porch who have said nothing yet stand in the same kind of [`Line`]. Knows nothing of what is asked, or of
+//! what becomes of who has.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -111,7 +112,7 @@ const NONE: usize = usize::MAX;
 
 /// Who waits, in the order of their coming: a list that is linked both ways, so that anybody can leave it.
 #[derive(Debug)]
-struct Line {
+pub(super) struct Line {
     seats: Slab<Seat>,
     oldest: usize,
     newest: usize,
@@ -143,7 +144,8 @@ impl Default for Line {
 }
 
 impl Line {
-    fn sit(&mut self, since: Instant) -> usize {
+    /// Puts one at the end, and tells its key.
+    pub(super) fn sit(&mut self, since: Instant) -> usize {
         let older = self.newest;
         let key = self.seats.insert(Seat {
             since,
@@ -161,7 +163,8 @@ impl Line {
         key
     }
 
-    fn leave(&mut self, key: usize) {
+    /// Takes one out. To be done for everybody, called off or not.
+    pub(super) fn leave(&mut self, key: usize) {
         if self.seats[key].called_off.is_none() {
             self.unlink(key);
         }
@@ -194,6 +197,13 @@ impl Line {
         }
     }
 
+    /// Calls off those who have waited longest, until so many are about to leave or nobody waits any more.
+    pub(super) fn make_room(&mut self, count: usize) {
+        while self.waiting > 0 && self.seats.len() - self.waiting < count {
+            self.call_off_oldest(CalledOff::TooMany);
+        }
+    }
+
     /// Calls off those whose deadline has come; one who came later has none that is earlier. The answer is the next one.
     fn expire(&mut self, now: Instant, deadline: impl Fn(Instant) -> Instant) -> Option<Instant> {
         loop {
@@ -205,7 +215,8 @@ impl Line {
         }
     }
 
-    fn poll_called_off(&mut self, key: usize, cx: &mut Context<'_>) -> Poll<CalledOff> {
+    /// Ready when the one with this key is not waited for any longer.
+    pub(super) fn poll_called_off(&mut self, key: usize, cx: &mut Context<'_>) -> Poll<CalledOff> {
         let seat = &mut self.seats[key];
         if let Some(why) = seat.called_off {
             return Poll::Ready(why);
@@ -248,6 +259,8 @@ mod tests {
         Leave(usize),
         /// So much later, those go who have waited for ten.
         Later(u64),
+        /// So many are to be on their way out.
+        MakeRoom(usize),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -255,6 +268,7 @@ mod tests {
             4 => Just(Step::Sit),
             2 => (0_usize..8).prop_map(Step::Leave),
             2 => (0_u64..8).prop_map(Step::Later),
+            1 => (0_usize..4).prop_map(Step::MakeRoom),
         ];
         prop::collection::vec(step, 0..60)
     }
@@ -287,6 +301,12 @@ mod tests {
                         called_off.retain(|(other, _)| *other != key);
                     }
                     Step::Leave(_) => {}
+                    Step::MakeRoom(count) => {
+                        room.line.borrow_mut().make_room(count);
+                        while called_off.len() < count && let Some((oldest, _)) = model.pop_front() {
+                            called_off.push((oldest, CalledOff::TooMany));
+                        }
+                    }
                     Step::Later(s) => {
                         now += Duration::from_secs(s);
                         let next = room.line.borrow_mut().expire(now, |since| since + patience);

@@ -7,12 +7,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
 use rustls::RootCertStore;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::priority::give_way;
 use super::{StartError, vital};
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -20,8 +20,6 @@ use crate::node::Node;
 use crate::webhook::Webhooks;
 use crate::webhook::queue::{self, Partitions, Taken};
 
-/// How far the delivery stands back: it gets a tenth of a core for which a shard competes, and all of one that is free.
-const NICENESS: i32 = 10;
 /// How often it is looked which part of the queue is this node's.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -97,10 +95,8 @@ fn deliver(webhooks: Webhooks, authorities: RootCertStore) -> io::Result<Deliver
     std::thread::Builder::new()
         .name("webhooks".into())
         .spawn(move || {
-            // Of this thread alone, and of those that look names up for it. Without it all works, at somebody's cost.
-            if let Err(error) = setpriority_process(None, NICENESS) {
-                tracing::debug!(%error, "webhooks are sent with the same priority as everything else");
-            }
+            // Those that look names up for it give way too.
+            give_way();
             runtime.block_on(async {
                 tokio::select! {
                     () = vital("the delivery of webhooks", webhooks.deliver(authorities)) => {}

@@ -12,6 +12,7 @@ use rustls::version::{TLS12, TLS13};
 
 use super::certificate::{Credentials, TlsFault, Validity};
 use super::config::{TlsConfig, TlsVersion};
+use super::sealed::{HANDSHAKE_BYTES_MAX, SEALED_BYTES_MAX};
 use crate::pem;
 
 /// What became of a look at the files.
@@ -82,6 +83,15 @@ impl Acceptor {
     /// What a handshake that begins now is made with.
     pub fn server(&self) -> Arc<ServerConfig> {
         self.current.load().server.clone()
+    }
+
+    /// What is kept of a handshake until it can be read. Strangers get one record for their greeting; only chains of
+    /// certificates are longer. Bytes.
+    pub(super) fn handshake_bytes_max(&self) -> usize {
+        match self.config.client_ca_file {
+            Some(_) => HANDSHAKE_BYTES_MAX,
+            None => SEALED_BYTES_MAX,
+        }
     }
 
     /// When the certificate in use is good.

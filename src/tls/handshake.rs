@@ -2,11 +2,10 @@
 //! the caller to say.
 
 use std::io;
-use std::sync::Arc;
 
-use rustls::server::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::acceptor::Acceptor;
 use super::sealed::{BrokenSeal, Records, Sealed};
 
 /// Read at a time. A handshake of the usual kind needs two or three reads.
@@ -42,18 +41,18 @@ pub enum HandshakeFault {
 ///
 /// # Errors
 /// There is none: the stream is of no use any more.
-pub async fn handshake<S>(stream: &mut S, config: Arc<ServerConfig>) -> Result<Box<Sealed>, HandshakeFault>
+pub async fn handshake<S>(stream: &mut S, acceptor: &Acceptor) -> Result<Box<Sealed>, HandshakeFault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut sealed = Box::new(Sealed::new(config)?);
-    let (mut incoming, mut opened) = (Vec::with_capacity(READ_BYTES), Vec::new());
-    let mut answers = Records::default();
+    let kept_max = acceptor.handshake_bytes_max();
+    let mut sealed = Box::new(Sealed::new(acceptor.server())?);
+    let mut opened = Vec::new();
     let mut is_first = true;
     while sealed.is_handshaking() {
-        incoming.clear();
-        incoming.extend_from_slice(sealed.partial());
-        incoming.reserve(READ_BYTES);
+        // What came before is taken out of it and goes back with what comes next: it may be long, and is there once.
+        let mut incoming = sealed.take_partial();
+        incoming.reserve_exact(READ_BYTES);
         if stream.read_buf(&mut incoming).await? == 0 {
             return Err(match is_first {
                 true => HandshakeFault::Nothing,
@@ -66,13 +65,18 @@ where
             part(stream, parting).await?;
             return Err(HandshakeFault::NotTls);
         }
+        let mut answers = Records::default();
         let answered = sealed.open(&mut incoming, &mut opened, &mut answers);
+        drop(incoming);
+        let answered = answered.and_then(|()| match sealed.partial().len() > kept_max {
+            true => Err(BrokenSeal::TooLong),
+            false => Ok(()),
+        });
         if let Err(fault) = answered {
             part(stream, answers.as_bytes()).await?;
             return Err(fault.into());
         }
         stream.write_all(answers.as_bytes()).await?;
-        answers.clear();
     }
     stream.flush().await?;
     sealed.early = opened.into();

@@ -19,9 +19,9 @@ pub const RECORD_BYTES_MAX: usize = 16 * 1024;
 /// What a record is longer than what it holds, generously: header, nonce, content type and tag. Bytes.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 /// The longest record that a peer may send: RFC 5246, 6.2.3. Bytes.
-const SEALED_BYTES_MAX: usize = 5 + RECORD_BYTES_MAX + 2048;
+pub(super) const SEALED_BYTES_MAX: usize = 5 + RECORD_BYTES_MAX + 2048;
 /// The longest message of a handshake, in records: a chain of client certificates. Bytes.
-const HANDSHAKE_BYTES_MAX: usize = 64 * 1024 + 4 * SEALED_BYTES_MAX;
+pub(super) const HANDSHAKE_BYTES_MAX: usize = 64 * 1024 + 4 * SEALED_BYTES_MAX;
 
 /// Why a connection cannot go on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -142,6 +142,11 @@ impl Sealed {
     /// What came before and is not whole yet: what is opened next has to begin with it.
     pub fn partial(&self) -> &[u8] {
         &self.partial
+    }
+
+    /// Takes that out, for who waits for more of it: it is to be given back at the beginning of what is opened next.
+    pub(super) fn take_partial(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.partial).into_vec()
     }
 
     /// Opens what came in: [`Sealed::partial`] and what was read behind it. What it says is put behind `opened`, and

@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConnection, HandshakeKind, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::certificates::{Authority, Certified, Files};
 use super::*;
@@ -243,6 +244,50 @@ fn a_record_without_end_is_not_waited_for() {
     pair.to_server.resize(70_000, 0);
     assert!(pair.deliver_to_server(usize::MAX).is_err());
     assert_eq!(pair.server.partial().len(), 0);
+}
+
+/// What a stranger says first is kept until it is whole; where no certificate can be meant, not more of it than one record.
+#[tokio::test]
+async fn a_greeting_is_kept_only_so_far() {
+    let authority = Authority::new();
+    let files = Files::of(&authority.vouch());
+    let without = acceptor(&files);
+    let with_clients = TlsConfig {
+        client_ca_file: Some(files.write("ca.pem", &authority.pem)),
+        ..settings(&files)
+    };
+    let with = Acceptor::new(&with_clients)
+        .expect("sound files")
+        .expect("TLS is on");
+    // So many bytes of a ClientHello, which is to have 60,000, in records of 8,000.
+    let hello = |bytes: usize| {
+        let mut hello = vec![1, 0, 0xea, 0x60];
+        hello.resize(bytes, 0);
+        let record = |part: &[u8]| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat();
+        hello.chunks(8_000).flat_map(record).collect::<Vec<u8>>()
+    };
+    for (acceptor, bytes, is_too_long) in [
+        (&without, 16_000, false),
+        (&without, 24_000, true),
+        (&with, 24_000, false),
+        (&with, 50_000, false),
+    ] {
+        let (mut client, mut server) = tokio::io::duplex(1 << 20);
+        let speak = async {
+            client.write_all(&hello(bytes)).await.expect("room");
+            client.shutdown().await.expect("an open pipe");
+            let _ = client.read_to_end(&mut Vec::new()).await;
+        };
+        let shake_hands = async move { handshake(&mut server, acceptor).await };
+        let (fault, ()) = tokio::join!(shake_hands, speak);
+        let fault = fault.expect_err("it does not go on");
+        let is_told = matches!(fault, HandshakeFault::Seal(BrokenSeal::TooLong));
+        assert_eq!(is_told, is_too_long, "{bytes}: {fault}");
+        assert!(
+            is_too_long || matches!(fault, HandshakeFault::Lost(_)),
+            "{bytes}: {fault}"
+        );
+    }
 }
 
 #[test]

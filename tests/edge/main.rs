@@ -39,6 +39,7 @@ mod live;
 mod ordering;
 mod overload;
 mod policies;
+mod threads;
 mod turns;
 
 // What must be stood.

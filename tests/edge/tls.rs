@@ -2,6 +2,7 @@
 //! connected, and nobody who does not keep to TLS does harm.
 
 mod certificates;
+mod porch;
 mod pressure;
 mod strangers;
 

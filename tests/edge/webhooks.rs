@@ -361,21 +361,3 @@ async fn an_app_without_webhooks_has_no_figures_of_them() {
     let report = server.backend().await.get("/webhooks").await;
     assert_eq!(report.json(), json!({"endpoints": [], "dead_letters": []}));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_thread_that_sends_them_gives_way_to_all_others() {
-    let _server = TestServer::start().await;
-    // Other tests have servers in this process, too.
-    eventually("the threads to stand back", async || {
-        let threads = std::fs::read_dir("/proc/self/task").expect("the threads of this process");
-        let niceness = threads.filter_map(|thread| {
-            let stat = std::fs::read_to_string(thread.ok()?.path().join("stat")).ok()?;
-            // proc(5): the name stands in parentheses, and 16 fields behind it the niceness.
-            let (_, fields) = stat.split_once(" (webhooks) ")?;
-            fields.split(' ').nth(16)?.parse::<i32>().ok()
-        });
-        let niceness: Vec<_> = niceness.collect();
-        (!niceness.is_empty() && niceness.iter().all(|nice| *nice == 10)).then_some(())
-    })
-    .await;
-}
