@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listener::{self, Entrance, Listening};
-use super::marks::Room;
+use super::marks::Marks;
 use super::porch::{Porch, Steps};
 use super::unix_socket::{SocketFile, Taken, listen_at};
 use super::{StartError, bind};
@@ -60,7 +60,7 @@ impl Entrances {
     pub(super) fn open(
         self,
         server: &ServerConfig,
-        room: Room,
+        marks: &Arc<Marks>,
         limits: AddressLimits,
         tls: Option<Arc<Acceptor>>,
         node: &Arc<Node>,
@@ -78,19 +78,18 @@ impl Entrances {
         let porch = match steps.is_any() {
             true => {
                 let patience = Duration::from_secs(server.header_timeout_s.into());
-                let porch = Porch::open(steps, room.porch, patience, node.clone())?;
+                let porch = Porch::open(steps, marks.room.porch, patience, node.clone())?;
                 Some(Arc::new(porch))
             }
             false => None,
         };
-        let connections_max = room.connections();
         let mut entrances = vec![Entrance {
             listener: port,
             porch,
             trusted: trusted.clone(),
             limits: limits.clone(),
             only_proxies: server.proxy_protocol,
-            connections_max,
+            marks: marks.clone(),
             _file: None,
         }];
         entrances.extend(unix_socket.map(|(listener, file)| Entrance {
@@ -99,7 +98,7 @@ impl Entrances {
             trusted,
             limits,
             only_proxies: false,
-            connections_max,
+            marks: marks.clone(),
             _file: Some(file),
         }));
         listener::start(entrances, node.clone())

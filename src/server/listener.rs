@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::net::TcpSocket;
 
+use super::marks::Marks;
 use super::porch::Porch;
 use super::unix_socket::SocketFile;
 use crate::address::{AddressLimits, Client, TrustedProxies};
@@ -30,6 +31,9 @@ const FULL_LOOKS: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
 };
+/// While sockets are refused, newcomers are let in together, so often. Most of them are clients that come again and again,
+/// and being woken for each is most of what they cost.
+const LET_IN_TOGETHER: Duration = Duration::from_millis(2);
 /// Connections accepted before their shards are woken.
 const BATCH: usize = 64;
 /// What the kernel may hoard for a reader that stalls: beyond it our own bounded outbox takes over. Bytes.
@@ -72,8 +76,9 @@ pub(super) struct Entrance {
     pub(super) limits: AddressLimits,
     /// Only trusted proxies may come by it.
     pub(super) only_proxies: bool,
-    /// With so many connections on the shards, nobody is let in until somebody has left. The porch has places of its own.
-    pub(super) connections_max: usize,
+    /// With as many connections on the shards as there is room for, nobody is let in until somebody has left. The porch has
+    /// places of its own.
+    pub(super) marks: Arc<Marks>,
     /// The file of a Unix socket, which goes with it.
     pub(super) _file: Option<SocketFile>,
 }
@@ -88,7 +93,11 @@ pub(super) fn start(entrances: Vec<Entrance>, node: Arc<Node>) -> io::Result<Lis
         .spawn(move || {
             // A server that accepts nobody any more would look alive.
             let _abort = AbortOnPanic;
-            while look(&entrances, &node).is_continue() {}
+            while look(&entrances, &node).is_continue() {
+                if entrances.iter().any(|entrance| entrance.marks.is_passed()) {
+                    std::thread::sleep(LET_IN_TOGETHER);
+                }
+            }
         })?;
     Ok(Listening {
         handles,
@@ -240,7 +249,7 @@ impl Entrance {
     }
 
     fn has_room(&self, node: &Node) -> bool {
-        node.inboxes().connections() < self.connections_max
+        node.inboxes().connections() < self.marks.room.connections()
             && self.porch.as_ref().is_none_or(|porch| porch.make_room())
     }
 

@@ -233,6 +233,11 @@ impl Marks {
         self.memory.is_passed().then_some(Trouble::Memory)
     }
 
+    /// Whether any counts as passed, as of the last look: newcomers are likely to be refused.
+    pub(super) fn is_passed(&self) -> bool {
+        self.sockets.is_passed() || self.memory.is_passed()
+    }
+
     /// What is used, and of how much; as of the last look.
     pub(super) fn memory(&self) -> Memory {
         Memory {

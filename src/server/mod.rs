@@ -311,7 +311,7 @@ impl Server {
             );
             tasks.spawn(vital("what follows the certificate", renewals.work()));
         }
-        let listening = entrances.open(&config.server, gate.marks.room, limits, tls, &node)?;
+        let listening = entrances.open(&config.server, &gate.marks, limits, tls, &node)?;
         let membership = incoming.map(|incoming| Membership::begin(&node, incoming, &health));
         let membership = membership.transpose()?;
         health.started();
