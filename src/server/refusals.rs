@@ -34,7 +34,9 @@ use crate::tls::{Records, Sealed};
 
 /// How often it is looked who is to be told, and who has gone.
 const TICK: Duration = Duration::from_millis(20);
-/// Looked at in one tick: sends of live traffic go on between two.
+/// Told, and looked at whether they have left, in one tick: sends of live traffic go on between two. Apart, for however
+/// many do not leave, the others are told in time.
+const TOLD_PER_TICK: usize = 128;
 const LOOKS_PER_TICK: usize = 128;
 /// How long a refused client has to answer the close frame.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
@@ -59,7 +61,6 @@ struct Refused {
     sealed: Option<Box<Sealed>>,
     /// It counts as a connection for as long as it is one.
     _places: (Place, Option<address::Place>),
-    next: Next,
 }
 
 impl Refused {
@@ -88,16 +89,57 @@ impl Refused {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Next {
-    /// Its handshake has been answered, and it is to be told why nothing follows.
-    Tell(CloseCode),
-    /// Told, and waited for: pusher-js counts an unclean end against the transport. At this tick no longer.
-    Leave {
-        by: u64,
-        /// Until the next look; it grows.
-        ticks: u64,
-    },
+/// Its handshake has been answered, and it is to be told why nothing follows.
+struct Untold {
+    client: Refused,
+    code: CloseCode,
+}
+
+/// Told, and waited for: pusher-js counts an unclean end against the transport.
+struct Parting {
+    client: Refused,
+    /// At this tick no longer.
+    by: u64,
+    /// Until the next look; it grows.
+    ticks: u64,
+}
+
+/// Those who wait for the same, each for its tick.
+struct Line<T> {
+    wheel: RefCell<Wheel<T>>,
+    /// Whose tick has come, and not yet their turn.
+    due: RefCell<Vec<T>>,
+    count: Cell<usize>,
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Line<T> {
+        Line {
+            wheel: RefCell::default(),
+            due: RefCell::default(),
+            count: Cell::new(0),
+        }
+    }
+}
+
+impl<T> Line<T> {
+    fn count(&self) -> usize {
+        self.count.get()
+    }
+
+    fn join(&self, one: T, tick: u64) {
+        self.count.set(self.count() + 1);
+        self.wheel.borrow_mut().insert(one, tick);
+    }
+
+    /// Takes out those whose tick has come, the first ones of too many.
+    fn take(&self, now: u64, most: usize) -> Vec<T> {
+        let mut due = self.due.take();
+        self.wheel.borrow_mut().advance(now, &mut due);
+        *self.due.borrow_mut() = due.split_off(due.len().min(most));
+        self.count.set(self.count() - due.len());
+        due
+    }
 }
 
 /// The refused clients of one shard.
@@ -105,11 +147,8 @@ pub(super) struct Refusals {
     gate: Arc<Gate>,
     shard: usize,
     began: Instant,
-    wheel: RefCell<Wheel<Refused>>,
-    /// Who is to be looked at, and was not yet.
-    due: RefCell<Vec<Refused>>,
-    waiting: Cell<usize>,
-    parting: Cell<usize>,
+    untold: Line<Untold>,
+    parting: Line<Parting>,
     is_at_work: Cell<bool>,
 }
 
@@ -119,10 +158,8 @@ impl Refusals {
             gate,
             shard,
             began: Instant::now(),
-            wheel: RefCell::default(),
-            due: RefCell::default(),
-            waiting: Cell::new(0),
-            parting: Cell::new(0),
+            untold: Line::default(),
+            parting: Line::default(),
             is_at_work: Cell::new(false),
         })
     }
@@ -147,21 +184,20 @@ impl Refusals {
         if delay.is_zero() {
             words.extend(last_words(code));
         }
-        let mut refused = Refused {
+        let mut client = Refused {
             stream,
             sealed,
             _places: (place, of_address),
-            next: Next::Tell(code),
         };
-        if refused.tell(&words).is_err() {
+        if client.tell(&words).is_err() {
             return;
         }
         if delay.is_zero() {
-            self.part(refused);
+            self.part(client);
         } else {
-            self.set_waiting(self.waiting.get() + 1);
             let due = ticks(self.began.elapsed() + delay);
-            self.wheel.borrow_mut().insert(refused, due);
+            self.untold.join(Untold { client, code }, due);
+            self.show();
         }
         self.work();
     }
@@ -170,7 +206,7 @@ impl Refusals {
     /// soon.
     fn delay(&self, code: CloseCode) -> Duration {
         let longest_ms = self.gate.config.refusal_delay_ms_max;
-        if code != CloseCode::OverCapacity || longest_ms == 0 || self.is_full(self.waiting.get()) {
+        if code != CloseCode::OverCapacity || longest_ms == 0 || self.is_full(self.untold.count()) {
             return Duration::ZERO;
         }
         Duration::from_millis(rand::rng().random_range(1..=longest_ms).into())
@@ -180,74 +216,69 @@ impl Refusals {
         count >= self.gate.marks.room.refused / self.gate.refused.len()
     }
 
-    /// For gauges as well.
-    fn set_waiting(&self, waiting: usize) {
-        self.waiting.set(waiting);
-        self.gate.refused[self.shard].store(waiting, Ordering::Relaxed);
+    /// For gauges: how many wait to be told.
+    fn show(&self) {
+        self.gate.refused[self.shard].store(self.untold.count(), Ordering::Relaxed);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.untold.count() + self.parting.count() == 0
     }
 
     /// Works for as long as there is somebody.
     fn work(self: &Rc<Self>) {
-        let is_idle = self.waiting.get() + self.parting.get() == 0;
-        if is_idle || self.is_at_work.replace(true) {
+        if self.is_idle() || self.is_at_work.replace(true) {
             return;
         }
         let refusals = self.clone();
         tokio::task::spawn_local(async move {
             let mut look = interval(TICK);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while refusals.waiting.get() + refusals.parting.get() > 0 {
+            while !refusals.is_idle() {
                 look.tick().await;
+                refusals.tell();
                 refusals.look();
             }
-            // What a flood took is given back.
-            refusals.due.take();
             refusals.is_at_work.set(false);
         });
     }
 
-    /// Looks at some of those whose time has come. A node that drains lets nobody wait.
-    fn look(&self) {
+    /// Tells some of those whose time has come. A node that drains lets nobody wait.
+    fn tell(&self) {
         let now = match self.gate.health.state().is_draining() {
             true => u64::MAX,
             false => self.now(),
         };
-        let mut due = self.due.take();
-        self.wheel.borrow_mut().advance(now, &mut due);
-        let rest = due.split_off(due.len().min(LOOKS_PER_TICK));
-        *self.due.borrow_mut() = rest;
-        for mut refused in due {
-            match refused.next {
-                Next::Tell(code) => {
-                    self.set_waiting(self.waiting.get() - 1);
-                    if refused.tell(&last_words(code)).is_ok() {
-                        self.part(refused);
-                    }
-                }
-                Next::Leave { by, ticks } => {
-                    self.parting.set(self.parting.get() - 1);
-                    if self.now() < by && has_not_left(&refused.stream) {
-                        self.wait_for(refused, by, (ticks * 2).min(LEAVE_TICKS_MAX));
-                    }
-                }
+        for Untold { mut client, code } in self.untold.take(now, TOLD_PER_TICK) {
+            if client.tell(&last_words(code)).is_ok() {
+                self.part(client);
+            }
+        }
+        self.show();
+    }
+
+    /// Looks which of those who were told have left.
+    fn look(&self) {
+        let now = self.now();
+        for Parting { client, by, ticks } in self.parting.take(now, LOOKS_PER_TICK) {
+            if now < by && has_not_left(&client.stream) {
+                self.wait_for(client, by, (ticks * 2).min(LEAVE_TICKS_MAX));
             }
         }
     }
 
     /// Nothing more is said to it. It is waited for, if not for too many.
-    fn part(&self, mut refused: Refused) {
-        refused.say_goodbye();
-        let is_open = refused.stream.shutdown(Shutdown::Write).is_ok();
-        if is_open && !self.is_full(self.parting.get()) {
-            self.wait_for(refused, self.now() + ticks(GOODBYE_MAX), 1);
+    fn part(&self, mut client: Refused) {
+        client.say_goodbye();
+        let is_open = client.stream.shutdown(Shutdown::Write).is_ok();
+        if is_open && !self.is_full(self.parting.count()) {
+            self.wait_for(client, self.now() + ticks(GOODBYE_MAX), 1);
         }
     }
 
-    fn wait_for(&self, mut refused: Refused, by: u64, ticks: u64) {
-        refused.next = Next::Leave { by, ticks };
-        self.parting.set(self.parting.get() + 1);
+    fn wait_for(&self, client: Refused, by: u64, ticks: u64) {
         let next = by.min(self.now() + ticks);
-        self.wheel.borrow_mut().insert(refused, next);
+        self.parting.join(Parting { client, by, ticks }, next);
     }
 
     fn now(&self) -> u64 {
