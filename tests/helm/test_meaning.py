@@ -111,6 +111,8 @@ class Meaning(unittest.TestCase):
             labels = monitor["spec"]["selector"]["matchLabels"]
             found = [one for one in of_kind(manifests, "Service") if labels.items() <= one["metadata"]["labels"].items()]
             self.assertEqual(len(found), 1)
+            # As the rules of deploy/prometheus/alerts.yml have it, where nobody gives the chart another name.
+            self.assertEqual(found[0]["metadata"]["labels"][monitor["spec"]["jobLabel"]], "gateway" if "everything" in name else "fanwire")
             self.assertIn(monitor["spec"]["endpoints"][0]["port"], [port["name"] for port in found[0]["spec"]["ports"]])
 
     @every_set
