@@ -3,6 +3,8 @@
 //! A record cannot be taken back once it is sealed, since the next one depends on it. So there is never more than one on
 //! its way to a socket: what the socket did not take of it goes first (`Sealed::unsent`), and all else waits as it is, in
 //! the outbox. What a send reports as taken is what was sealed.
+//!
+//! To open a record costs about what a message costs, whether it says anything or not, so records are heard like messages.
 
 use std::io::{ErrorKind, IoSlice};
 use std::mem;
@@ -18,7 +20,11 @@ use super::input::Worked;
 use super::sockets::{SLICES_MAX, Sockets};
 use super::wire::{send_gathered, send_plain};
 use crate::hub::inbox::SocketKey;
-use crate::tls::{RECORD_BYTES_MAX, Records};
+use crate::tls::{RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MIN, Records};
+
+/// The most that is read of one encrypted socket at a time: however little its records hold, they are hardly more than the
+/// messages that are heard in a turn. Bytes.
+const READ_BYTES_MAX: usize = 16 * 1024;
 
 impl Sockets {
     /// Seals and sends, record by record, until all is taken or the socket takes no more. The answer is how much was
@@ -216,18 +222,20 @@ impl Core {
             return OVER;
         }
         scratch[..begun].copy_from_slice(sealed.partial());
-        let mut buffer = ReadBuf::new(&mut scratch[begun..]);
+        let end = scratch.len().min(begun + READ_BYTES_MAX);
+        let mut buffer = ReadBuf::new(&mut scratch[begun..end]);
         let read = ready!(Pin::new(&mut socket.stream).poll_read(cx, &mut buffer));
-        let filled = buffer.filled().len();
-        if read.is_err() || filled == 0 {
+        let filled = begun + buffer.filled().len();
+        if read.is_err() || filled == begun {
             self.lost(key);
             return OVER;
         }
-        let is_all = begun + filled < scratch.len();
+        let is_all = filled < end;
         let mut opened = mem::take(&mut self.opened);
         // Hardly ever is there anything to answer.
         let mut answers = Records::default();
-        let done = sealed.open(&mut scratch[..begun + filled], &mut opened, &mut answers);
+        let done = sealed.open(&mut scratch[..filled], &mut opened, &mut answers);
+        self.heard += records_at_most(filled - sealed.partial().len(), opened.len());
         self.sockets.answer_sealed(key, &mut answers);
         // What was said before the end counts.
         let worked = match opened.is_empty() {
@@ -245,6 +253,12 @@ impl Core {
             }
         }
     }
+}
+
+/// How many records so many bytes were, at most, that held so many. One at least: a read that completes none costs as well.
+fn records_at_most(sealed_bytes: usize, opened_bytes: usize) -> u64 {
+    let overhead = sealed_bytes.saturating_sub(opened_bytes);
+    (overhead / RECORD_OVERHEAD_BYTES_MIN).max(1) as u64
 }
 
 #[cfg(test)]

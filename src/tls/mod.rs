@@ -16,7 +16,7 @@ pub use acceptor::{Acceptor, Reloaded};
 pub use certificate::{Credentials, TlsFault, Validity};
 pub use config::{TlsConfig, TlsVersion};
 pub use handshake::{HandshakeFault, handshake};
-pub use sealed::{BrokenSeal, RECORD_BYTES_MAX, Records, Sealed};
+pub use sealed::{BrokenSeal, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MIN, Records, Sealed};
 pub use stream::SealedStream;
 
 #[cfg(test)]

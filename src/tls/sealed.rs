@@ -16,6 +16,8 @@ use rustls::{Error, HandshakeKind};
 
 /// The most that one record holds. Bytes.
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
+/// What a record is longer than what it holds, at least: header and tag. Bytes.
+pub const RECORD_OVERHEAD_BYTES_MIN: usize = 5 + 16;
 /// What a record is longer than what it holds, generously: header, nonce, content type and tag. Bytes.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 /// The longest record that a peer may send: RFC 5246, 6.2.3. Bytes.

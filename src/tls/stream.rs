@@ -8,11 +8,14 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::poll_proceed;
 
-use super::sealed::{BrokenSeal, RECORD_BYTES_MAX, Records, Sealed};
+use super::sealed::{BrokenSeal, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MIN, Records, Sealed};
 
 /// Read at a time. Bytes.
 const READ_BYTES: usize = RECORD_BYTES_MAX + 1024;
+/// What is opened for one unit of a task's budget, which is 128 of them, beside what it holds. Bytes: four records.
+const OVERHEAD_BYTES_PER_UNIT: usize = 4 * RECORD_OVERHEAD_BYTES_MIN;
 
 /// A stream of what is said in an encrypted connection.
 #[derive(Debug)]
@@ -70,7 +73,11 @@ impl SealedStream {
             incoming.extend_from_slice(self.sealed.partial());
             match self.stream.try_read_buf(&mut incoming) {
                 Ok(0) => self.has_ended = true,
-                Ok(_) => self.open(&mut incoming)?,
+                Ok(_) => {
+                    self.open(&mut incoming)?;
+                    let sealed = incoming.len() - self.sealed.partial().len();
+                    spend(cx, sealed.saturating_sub(self.opened.len()));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -109,6 +116,17 @@ impl SealedStream {
         // What is wrong shows when the rest is sent.
         let sent = self.stream.try_write(records.as_bytes()).unwrap_or(0);
         self.sealed.unsent = Bytes::copy_from_slice(&records.as_bytes()[sent..]);
+    }
+}
+
+/// Charges a task for records: to open one costs, whether it says anything or not. A task whose budget is spent reads
+/// no more before others have had their turn.
+fn spend(cx: &mut Context<'_>, overhead_bytes: usize) {
+    for _ in 0..overhead_bytes / OVERHEAD_BYTES_PER_UNIT {
+        match poll_proceed(cx) {
+            Poll::Ready(unit) => unit.made_progress(),
+            Poll::Pending => return,
+        }
     }
 }
 

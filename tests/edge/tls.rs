@@ -31,7 +31,7 @@ use crate::support::soon;
 const TARGET: &str = "/app/key?protocol=7&client=js&version=8.6.0&flash=false";
 
 /// Boxed, since it is carried about.
-type Tls = Box<TlsStream<TcpStream>>;
+pub(crate) type Tls = Box<TlsStream<TcpStream>>;
 
 /// A server whose main port speaks TLS, and who vouches for it.
 struct Secured {
@@ -124,7 +124,7 @@ fn with_big_events() -> AppConfig {
 }
 
 /// Encrypts a connection.
-async fn secure<S>(stream: S, trust: Arc<ClientConfig>) -> std::io::Result<Box<TlsStream<S>>>
+pub(crate) async fn secure<S>(stream: S, trust: Arc<ClientConfig>) -> std::io::Result<Box<TlsStream<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -16,12 +16,17 @@ use fanwire::node::{Joiner, Node, Publication};
 use fanwire::protocol::ChannelName;
 use fanwire::protocol::code::CloseCode;
 use fanwire::shard::{self, Doors, LiveBytes, Newcomer};
+use fanwire::tls::{Acceptor, TlsConfig, handshake};
+use rustls::version::TLS13;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::authority::{Authority, Files};
 use crate::support::raw::{Raw, frame};
 use crate::support::server::{KEY, SECRET, app};
 use crate::support::{DEADLINE, eventually, raw, sign};
+use crate::tls::{Tls, secure};
 
 const CHANNEL: &str = "private-a";
 
@@ -83,7 +88,7 @@ impl LoneShard {
                 client: Client::default(),
                 place: None,
             };
-            shard.adopt(arrival.stream, None, b"", newcomer);
+            shard.adopt(arrival.stream, arrival.sealed, b"", newcomer);
         };
         let doors: Doors = Arc::new(move |_| Box::new(door.clone()));
         let thread = shard::start(0, node.clone(), LiveBytes::default(), usize::MAX, doors);
@@ -134,26 +139,28 @@ impl LoneShard {
 
     /// A client that has subscribed to [`CHANNEL`], signed in as `user` if there is one.
     async fn subscriber(&self, user: Option<&str>) -> Raw {
-        let mut client = self.newcomer().await;
-        let id = client.greeting().await;
-        if let Some(user) = user {
-            let user_data = json!({ "id": user }).to_string();
-            let auth = sign::auth(KEY, SECRET, &format!("{id}::user::{user_data}"));
-            let data = json!({ "auth": auth, "user_data": user_data });
-            client
-                .say(&json!({ "event": "pusher:signin", "data": data }))
-                .await;
-            assert_eq!(client.next().await["event"], "pusher:signin_success");
-        }
-        let auth = sign::auth(KEY, SECRET, &format!("{id}:{CHANNEL}"));
-        client
-            .say(&json!({ "event": "pusher:subscribe", "data": { "channel": CHANNEL, "auth": auth } }))
-            .await;
-        assert_eq!(
-            client.next().await["event"],
-            "pusher_internal:subscription_succeeded"
-        );
-        client
+        let client = self.newcomer().await;
+        subscribed(client, user).await
+    }
+
+    /// The same, encrypted.
+    async fn encrypted_subscriber(&self) -> Raw<Tls> {
+        let authority = Authority::new();
+        let files = Files::of(&authority.vouch());
+        let config = TlsConfig {
+            cert_file: Some(files.certificate()),
+            key_file: Some(files.key()),
+            ..TlsConfig::default()
+        };
+        let acceptor = Acceptor::new(&config).expect("sound files").expect("TLS is on");
+        let trust = Arc::new(authority.client(&[&TLS13], None));
+        let (client, mut served) = connection().await;
+        let mut stream = TcpStream::from_std(served.stream).expect("nobody else waits for it");
+        let (client, sealed) = tokio::join!(secure(client.stream, trust), handshake(&mut stream, &acceptor));
+        served.sealed = Some(sealed.expect("a handshake"));
+        served.stream = stream.into_std().expect("a socket");
+        self.push([Entry::Accept(served)]);
+        subscribed(Raw::over(client.expect("a handshake")), None).await
     }
 
     /// Messages that the shard's sockets have read.
@@ -185,6 +192,32 @@ impl Drop for LoneShard {
             let _ = thread.join();
         }
     }
+}
+
+/// Greeted, signed in as `user` if there is one, and subscribed to [`CHANNEL`].
+async fn subscribed<S>(mut client: Raw<S>, user: Option<&str>) -> Raw<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let id = client.greeting().await;
+    if let Some(user) = user {
+        let user_data = json!({ "id": user }).to_string();
+        let auth = sign::auth(KEY, SECRET, &format!("{id}::user::{user_data}"));
+        let data = json!({ "auth": auth, "user_data": user_data });
+        client
+            .say(&json!({ "event": "pusher:signin", "data": data }))
+            .await;
+        assert_eq!(client.next().await["event"], "pusher:signin_success");
+    }
+    let auth = sign::auth(KEY, SECRET, &format!("{id}:{CHANNEL}"));
+    client
+        .say(&json!({ "event": "pusher:subscribe", "data": { "channel": CHANNEL, "auth": auth } }))
+        .await;
+    assert_eq!(
+        client.next().await["event"],
+        "pusher_internal:subscription_succeeded"
+    );
+    client
 }
 
 fn client_event(number: u64) -> Vec<u8> {
@@ -271,6 +304,56 @@ async fn who_says_little_is_heard_between_those_who_say_much() {
         answered_before <= FLOODERS * pings_each / 4,
         "{answered_before} of {} pings were answered before",
         FLOODERS * pings_each
+    );
+}
+
+/// Six encrypted clients say little, in very many records: before each byte they ask for new keys, as often as is borne.
+/// Then another one says a word to all: it is heard before most of what they say is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_say_next_to_nothing_count_as_much_as_messages() {
+    const FLOODERS: usize = 6;
+    // Some 50 KiB of records, which are at the shard before it hears any of them.
+    const PINGS_EACH: usize = 2;
+    let shard = LoneShard::start(1, 1 << 20);
+    let mut flooders = Vec::new();
+    for _ in 0..FLOODERS {
+        flooders.push(shard.encrypted_subscriber().await);
+    }
+    let mut client = shard.subscriber(None).await;
+
+    let held = shard.hold(0).await;
+    for flooder in &mut flooders {
+        for byte in ping().repeat(PINGS_EACH) {
+            let (_, session) = flooder.stream.get_mut();
+            for _ in 0..32 {
+                session.refresh_traffic_keys().expect("TLS 1.3");
+            }
+            flooder.send([byte]).await;
+        }
+        flooder.stream.flush().await.expect("it listens");
+    }
+    client.send(client_event(1)).await;
+    drop(held);
+
+    let mut answered_before = 0;
+    for flooder in &mut flooders {
+        let mut answers = 0;
+        loop {
+            match flooder.next().await["event"].as_str().expect("an event") {
+                "client-n" => break,
+                "pusher:pong" => answers += 1,
+                other => panic!("nobody asked for {other}"),
+            }
+        }
+        answered_before += answers;
+        for _ in answers..PINGS_EACH {
+            assert_eq!(flooder.next().await["event"], "pusher:pong");
+        }
+    }
+    assert!(
+        answered_before <= FLOODERS * PINGS_EACH / 2,
+        "{answered_before} of {} pings were answered before",
+        FLOODERS * PINGS_EACH
     );
 }
 

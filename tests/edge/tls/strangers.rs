@@ -80,6 +80,28 @@ async fn a_changed_record_ends_a_socket_and_nobody_else() {
     secured.serves().await;
 }
 
+/// New keys cost more than a word. As many are borne at a stretch as by other servers, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_changes_keys_without_end_and_says_nothing_is_cut() {
+    const BORNE: usize = 32;
+    let secured = Secured::start().await;
+    let mut client = secured.connect().await;
+    for changes in [BORNE, BORNE, BORNE + 1] {
+        let stream = client.stream.get_mut();
+        let (_, session) = stream.get_mut();
+        for _ in 0..changes {
+            session.refresh_traffic_keys().expect("TLS 1.3");
+        }
+        stream.flush().await.expect("it listens");
+        if changes == BORNE {
+            client.expect_silence().await;
+        }
+    }
+    assert_eq!(client.hear().await, Heard::Lost);
+    secured.server.connected_becomes(0).await;
+    secured.serves().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_begins_and_does_not_go_on_has_so_much_time() {
     let mut config = config([app()]);
