@@ -32,10 +32,10 @@ pub struct Acceptor {
 
 struct Current {
     server: Arc<ServerConfig>,
-    tickets: Arc<dyn ProducesTickets>,
+    /// None where clients show certificates: a ticket says who somebody was, and not whether that still holds.
+    tickets: Option<Arc<dyn ProducesTickets>>,
     validity: Validity,
     digest: [u8; 32],
-    clients_digest: [u8; 32],
 }
 
 impl fmt::Debug for Acceptor {
@@ -111,13 +111,12 @@ impl Current {
             clients,
             validity,
             digest,
-            clients_digest,
         } = credentials;
         let fault = |error: rustls::Error| TlsFault::new("cert_file", error.to_string());
-        // Who resumes is taken for who it was: not across a change of whom to believe.
-        let tickets = match before.filter(|before| before.clients_digest == clients_digest) {
+        let tickets = match before {
+            _ if clients.is_some() => None,
             Some(before) => before.tickets.clone(),
-            None => rustls::crypto::ring::Ticketer::new().map_err(fault)?,
+            None => Some(rustls::crypto::ring::Ticketer::new().map_err(fault)?),
         };
         let versions = match config.min_version {
             TlsVersion::V12 => &[&TLS13, &TLS12][..],
@@ -135,14 +134,16 @@ impl Current {
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
         // What resumption needs is kept by the clients.
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.ticketer = tickets.clone();
-        server.send_tls13_tickets = 1;
+        server.send_tls13_tickets = 0;
+        if let Some(tickets) = &tickets {
+            server.ticketer = tickets.clone();
+            server.send_tls13_tickets = 1;
+        }
         Ok(Current {
             server: Arc::new(server),
             tickets,
             validity,
             digest,
-            clients_digest,
         })
     }
 }

@@ -86,8 +86,6 @@ pub struct Credentials {
     pub validity: Validity,
     /// Tells these files from others.
     pub(super) digest: [u8; 32],
-    /// The same of the authorities alone.
-    pub(super) clients_digest: [u8; 32],
 }
 
 impl Credentials {
@@ -126,18 +124,16 @@ impl Credentials {
             (Some(file), Some(pem)) => Some(clients(file, pem, provider)?),
             _ => None,
         };
-        let clients_digest: [u8; 32] = Sha256::digest(ca_pem.unwrap_or_default()).into();
         let digest = Sha256::new()
             .chain_update(Sha256::digest(chain_pem))
             .chain_update(Sha256::digest(key_pem))
-            .chain_update(clients_digest)
+            .chain_update(Sha256::digest(ca_pem.unwrap_or_default()))
             .finalize();
         Ok(Some(Credentials {
             key: Arc::new(key),
             clients,
             validity,
             digest: digest.into(),
-            clients_digest,
         }))
     }
 }

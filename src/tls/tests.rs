@@ -312,8 +312,9 @@ fn a_session_is_resumed_with_a_ticket_also_after_a_renewal() {
     }
 }
 
+/// A ticket would outlive the certificate that was shown for it, and the authorities that were believed.
 #[test]
-fn other_authorities_for_clients_end_their_sessions() {
+fn where_clients_show_certificates_each_connection_asks_for_one() {
     let authority = Authority::new();
     let files = Files::of(&authority.vouch());
     let first = files.write("ca.pem", &authority.pem);
@@ -323,20 +324,28 @@ fn other_authorities_for_clients_end_their_sessions() {
     };
     let acceptor = Acceptor::new(&config).expect("sound files").expect("TLS is on");
     let shown = authority.vouch();
-    let client = authority.client(&[&TLS13], Some(&shown));
-    let meet = || {
+    let meet = |client: &rustls::ClientConfig| {
         let mut pair = Pair::new(&acceptor, client.clone());
         let met = pair.settle(usize::MAX);
         met.map(|()| (pair.server.is_resumed(), pair.server.has_client_certificate()))
     };
-    assert_eq!(meet(), Ok((false, true)));
-    assert_eq!(meet(), Ok((true, true)), "who resumes is who it was");
+    let clients = [&TLS12, &TLS13].map(|version| authority.client(&[version], Some(&shown)));
+    for client in &clients {
+        for _ in 0..3 {
+            assert_eq!(meet(client), Ok((false, true)));
+        }
+    }
+    let stranger = authority.client(&[&TLS13], None);
+    assert_eq!(meet(&stranger), Ok((false, false)));
+    assert_eq!(meet(&stranger), Ok((false, false)), "nobody is told apart before");
     files.write("ca.pem", &Authority::new().pem);
     assert_eq!(acceptor.reload(SystemTime::now()), Ok(Reloaded::Replaced));
-    assert!(
-        matches!(meet(), Err(BrokenSeal::Tls(_))),
-        "it is not believed any more"
-    );
+    for client in &clients {
+        assert!(
+            matches!(meet(client), Err(BrokenSeal::Tls(_))),
+            "it is not believed any more"
+        );
+    }
 }
 
 #[test]

@@ -93,7 +93,7 @@ async fn calls_need_a_certificate_where_there_is_an_authority_for_them_and_socke
         let known = Arc::new(secured.authority.client(&[version], Some(&shown)));
         let stranger = Arc::new(secured.authority.client(&[version], None));
 
-        // Also when a session is resumed.
+        // Also for who comes again.
         for _ in 0..2 {
             let mut backend = secured.backend_over(secured.stream_with(known.clone()).await);
             backend.publish("a", "n", "1").await;
