@@ -1,18 +1,24 @@
 //! The file of a Unix socket, from taking the path to giving it back.
 //!
 //! Whoever takes a path or gives it back holds a lock on its folder, so of several that start at once one gets it, and
-//! nobody removes what has become another's. The lock ends with its holder and leaves nothing behind.
+//! nobody removes what has become another's. The lock ends with its holder and leaves nothing behind. Nobody waits for it
+//! long: it is held for a moment, unless by somebody else who may read the folder.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
+
+/// How often a lock that another holds is tried, and how long after each other.
+const LOCK_TRIES: u32 = 50;
+const LOCK_SPACING: Duration = Duration::from_millis(20);
 
 /// Why a path cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +27,10 @@ pub(super) enum Taken {
     InUse,
     #[error("there is something else by that name: remove it, or choose another path")]
     NoSocket,
+    #[error(
+        "another process holds a lock on the folder (`lslocks` says which one): use one that nobody else may read"
+    )]
+    Locked,
     #[error(transparent)]
     System(#[from] io::Error),
 }
@@ -31,6 +41,7 @@ impl From<Taken> for io::Error {
             Taken::System(error) => error,
             Taken::InUse => io::Error::new(io::ErrorKind::AddrInUse, taken),
             Taken::NoSocket => io::Error::new(io::ErrorKind::AlreadyExists, taken),
+            Taken::Locked => io::Error::new(io::ErrorKind::WouldBlock, taken),
         }
     }
 }
@@ -45,7 +56,7 @@ pub(super) struct SocketFile {
 
 /// Listens at a path. What a dead process has left there is taken over.
 pub(super) fn listen_at(path: &Path, mode: u32, backlog: u32) -> Result<(TcpListener, SocketFile), Taken> {
-    let _lock = lock_folder(path)?;
+    let _lock = lock_folder_soon(path)?;
     match fs::symlink_metadata(path) {
         Ok(there) if there.file_type().is_socket() => {
             if is_alive(path)? {
@@ -75,7 +86,10 @@ pub(super) fn listen_at(path: &Path, mode: u32, backlog: u32) -> Result<(TcpList
 }
 
 /// Whether somebody listens at this path.
-pub(super) fn is_alive(path: &Path) -> io::Result<bool> {
+///
+/// # Errors
+/// It cannot be asked.
+pub(crate) fn is_alive(path: &Path) -> io::Result<bool> {
     match connect(&new_socket()?, &address(path)?) {
         Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
         // As many wait as may, or it is a socket of another kind: there is somebody.
@@ -93,20 +107,41 @@ fn address(path: &Path) -> io::Result<SocketAddrUnix> {
     Ok(SocketAddrUnix::new(path)?)
 }
 
-/// The lock holds until the answer is dropped.
-fn lock_folder(path: &Path) -> io::Result<File> {
-    let folder = match path.parent() {
+/// The folder that a path is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
-    let folder = File::open(folder)?;
-    folder.lock()?;
-    Ok(folder)
+    }
+}
+
+/// The lock holds until the answer is dropped. None: another holds it.
+fn lock_folder(path: &Path) -> io::Result<Option<File>> {
+    let folder = File::open(folder_of(path))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The same for who has the time to see a neighbour start or stop.
+fn lock_folder_soon(path: &Path) -> Result<File, Taken> {
+    for _ in 0..LOCK_TRIES {
+        if let Some(lock) = lock_folder(path)? {
+            return Ok(lock);
+        }
+        std::thread::sleep(LOCK_SPACING);
+    }
+    Err(Taken::Locked)
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _lock = lock_folder(&self.path);
+        // Who leaves waits for nobody. What stays is a dead process's, and taken over by the next one.
+        let Ok(Some(_lock)) = lock_folder(&self.path) else {
+            return;
+        };
         let there = fs::symlink_metadata(&self.path);
         if there.is_ok_and(|there| (there.dev(), there.ino()) == self.is) {
             let _ = fs::remove_file(&self.path);
@@ -195,6 +230,22 @@ mod tests {
         let (_successor, _its_file) = listen_at(&path, 0o600, 8).expect("the path is free");
         drop(file);
         UnixStream::connect(&path).expect("the successor listens");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_lock_that_is_held_for_long() {
+        let folder = folder();
+        let path = folder.path().join("fanwire.sock");
+        let (listener, file) = listen_at(&path, 0o600, 8).expect("the path is free");
+        let lock = File::open(folder.path()).expect("a folder");
+        lock.lock().expect("nobody else holds it");
+        // Nobody lets go of it before both have given up.
+        drop((listener, file));
+        assert!(path.exists(), "it may be another's by now");
+        let refused = listen_at(&path, 0o600, 8).err();
+        assert!(matches!(refused, Some(Taken::Locked)), "{refused:?}");
+        drop(lock);
+        let (_listener, _file) = listen_at(&path, 0o600, 8).expect("nobody listens there any more");
     }
 
     #[test]

@@ -246,7 +246,7 @@ async fn it_is_installed_runs_in_its_sandbox_and_goes_without_a_trace() {
     );
     assert_eq!(
         machine.must("stat -c '%U:%G %a' /etc/fanwire/config.json /var/lib/fanwire /run/fanwire"),
-        "root:fanwire 640\nfanwire:fanwire 700\nfanwire:fanwire 755"
+        "root:fanwire 640\nfanwire:fanwire 700\nfanwire:fanwire 750"
     );
 
     // As the unit says: its own user, no rights, a filter of system calls, a limit of files that bears a million.
