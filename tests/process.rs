@@ -236,6 +236,33 @@ fn it_serves_at_every_log_level() {
     }
 }
 
+/// Whoever looks for who sends what is refused finds the address, as proxies that are trusted tell it, and no secret.
+#[test]
+fn it_says_from_whom_a_call_came_that_was_refused() {
+    let mut process = Process::start(&[
+        ("FANWIRE_LOG__LEVEL", "debug"),
+        ("FANWIRE_SERVER__TRUSTED_PROXIES", r#"["127.0.0.1"]"#),
+    ]);
+    let signature = "0123456789abcdef".repeat(4);
+    let mut stream = TcpStream::connect(process.address).expect("it listens");
+    let request = format!(
+        "GET /apps/1/channels?auth_key=app-key&auth_timestamp=1&auth_version=1.0&auth_signature={signature} \
+         HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    let refused = entry(&mut process.log, "API call refused");
+    assert_eq!(refused["client"], "192.0.2.7", "{refused}");
+    assert!(refused["status"].to_string().contains("401"), "{refused}");
+    let told = refused.to_string();
+    assert!(
+        !told.contains(&signature) && !told.contains(fanwire::app::AppConfig::DEMO_SECRET),
+        "{told}"
+    );
+}
+
 /// The answer to a handshake for this key: a socket that was greeted, if it was let in.
 fn greeted(address: SocketAddr, key: &str) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).expect("the server accepts");

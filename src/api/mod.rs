@@ -31,6 +31,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use crate::address::Client;
 use crate::app::{App, AppStore, Rated};
 use crate::node::{Busy, Cluster, Node};
 use crate::protocol::path::below_prefix;
@@ -114,12 +115,26 @@ impl Api {
         }
     }
 
-    /// Answers one request, always. To be called where [`tokio::task::spawn_local`] may be.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    /// Answers one request, always. To be called where [`tokio::task::spawn_local`] may be. `client_of` tells by the
+    /// headers who has sent it; it is asked only for the log.
+    pub async fn answer<B>(
+        &self,
+        request: Request<B>,
+        client_of: impl Fn(&HeaderMap) -> Client,
+    ) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
         let (head, mut body) = request.into_parts();
+        let refused = |refusal: ApiError| {
+            tracing::debug!(
+                client = %client_of(&head.headers),
+                status = %refusal.status(),
+                text = refusal.text(),
+                "API call refused"
+            );
+            refusal.response()
+        };
         let answer = match self.find(&head).await {
             Ok((app, call)) => {
                 let received = self.receive(&app, &head, &mut body).await;
@@ -314,11 +329,6 @@ impl Api {
             .await
             .map_err(|_| ApiError::Internal)
     }
-}
-
-fn refused(refusal: ApiError) -> Response<Full<Bytes>> {
-    tracing::debug!(status = %refusal.status(), text = refusal.text(), "API call refused");
-    refusal.response()
 }
 
 /// The key by which a repeated call is recognised: of the header, else of the body.

@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::callers::Caller;
@@ -52,11 +52,21 @@ pub(super) async fn answer(
         _ if is_broken => upgrade_required(),
         Route::Socket(_) => upgrade_required(),
         Route::Api if stay == Stay::Unwelcome => crowded(gate),
-        Route::Api if !peer.may_call => json(
-            StatusCode::FORBIDDEN,
-            r#"{"error":"calls need a client certificate here, signed by an authority of tls.client_ca_file","code":403}"#,
-        ),
-        Route::Api => gate.api.answer(request).await,
+        Route::Api if !peer.may_call => {
+            tracing::debug!(client = %peer.client, "an API call came without a client certificate");
+            json(
+                StatusCode::FORBIDDEN,
+                r#"{"error":"calls need a client certificate here, signed by an authority of tls.client_ca_file","code":403}"#,
+            )
+        }
+        Route::Api => {
+            let client_of = |headers: &HeaderMap| {
+                let headers = headers.iter();
+                let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+                gate.forwarding.client_of(peer.client, headers)
+            };
+            gate.api.answer(request, client_of).await
+        }
         Route::Other(path) => other(gate, request.method(), path).await,
     };
     if stay != Stay::Welcome {
