@@ -163,29 +163,73 @@ fn a_port_is_free_or_it_is_told_who_has_it() {
 
 const APP: &str = r#"[{"id": "1", "key": "k", "secret": "a long random text"}]"#;
 
-#[test]
-fn a_fanwire_that_serves_already_is_known_by_its_answers() {
-    let (main, admin) = (free_port().to_string(), free_port().to_string());
-    let ports = [("FANWIRE_SERVER__PORT", &*main), ("FANWIRE_ADMIN__PORT", &*admin)];
+/// Looks at a server that runs with the same settings.
+fn beside_itself(settings: &[(&str, &str)], port: u16) -> Told {
     let mut serving = Command::new(env!("CARGO_BIN_EXE_fanwire"))
         .env_clear()
-        .envs(ports)
+        .envs(settings.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("the binary starts");
     eventually("it serves", || {
-        std::net::TcpStream::connect(("127.0.0.1", main.parse().expect("a port"))).is_ok()
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
-    let told = doctor(&ports);
+    let told = doctor(settings);
     serving.kill().expect("it runs");
     serving.wait().expect("it ends");
-    told.is_well()
-        .says(
-            "note",
-            &format!("127.0.0.1:{main} is served by a Fanwire already"),
-        )
+    told
+}
+
+#[test]
+fn a_fanwire_that_serves_already_is_known_by_its_answers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("fanwire.sock");
+    let path = path.to_str().expect("a path in ASCII");
+    let (main_port, admin) = (free_port(), free_port().to_string());
+    let main = main_port.to_string();
+    let mut settings = vec![
+        ("FANWIRE_SERVER__PORT", &*main),
+        ("FANWIRE_ADMIN__PORT", &*admin),
+        ("FANWIRE_SERVER__UNIX_SOCKET", path),
+    ];
+    doctor(&settings)
+        .is_well()
+        .says("ok", &format!("{path} is free"))
+        .says("note", "server.trusted_proxies is empty");
+    let served = |told: &Told| {
+        for what in [&format!("127.0.0.1:{main}"), &format!("127.0.0.1:{admin}"), path] {
+            told.is_well()
+                .says("note", &format!("{what} is served by a Fanwire already"));
+        }
+    };
+    served(&beside_itself(&settings, main_port));
+
+    // It was killed.
+    settings.push(("FANWIRE_SERVER__PROXY_PROTOCOL", "true"));
+    settings.push(("FANWIRE_SERVER__TRUSTED_PROXIES", r#"["127.0.0.0/8"]"#));
+    doctor(&settings)
+        .is_well()
+        .says("ok", "and is taken over")
+        .says("ok", "127.0.0.0/8")
+        .says("note", "server.proxy_protocol is on");
+    served(&beside_itself(&settings, main_port));
+}
+
+#[test]
+fn a_fanwire_that_believes_only_its_proxies_cannot_be_asked_by_others() {
+    let (port, admin) = (free_port(), free_port().to_string());
+    let main = port.to_string();
+    let settings = [
+        ("FANWIRE_SERVER__PORT", &*main),
+        ("FANWIRE_ADMIN__PORT", &*admin),
+        ("FANWIRE_SERVER__PROXY_PROTOCOL", "true"),
+        ("FANWIRE_SERVER__TRUSTED_PROXIES", r#"["192.0.2.0/24"]"#),
+    ];
+    beside_itself(&settings, port)
+        .is_well()
+        .says("warning", &format!("127.0.0.1:{main} is taken"))
         .says(
             "note",
             &format!("127.0.0.1:{admin} is served by a Fanwire already"),

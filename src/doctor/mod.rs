@@ -8,6 +8,8 @@
 mod certificate;
 mod machine;
 mod ports;
+mod proxies;
+mod unix_socket;
 
 use std::time::SystemTime;
 
@@ -30,6 +32,9 @@ pub async fn examine(config: &Config, report: &mut Report<'_>) {
     certificate::examine(&config.tls, SystemTime::now(), report);
     report.section("ports");
     ports::examine(config, report).await;
+    unix_socket::examine(&config.server.unix_socket, report).await;
+    report.section("proxies");
+    proxies::examine(&config.server, report);
     report.section("machine");
     machine::examine(config, report);
     report.section("store");

@@ -1,20 +1,26 @@
 //! Can the ports be listened on, and if not, who is there already?
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use crate::address::TrustedProxies;
 use crate::checkup::Report;
 use crate::config::Config;
 
 /// Who holds a port answers within so much, or is taken for something else.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Read of an answer.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// Every version of this server answers this path with something that holds this, to the byte.
+pub(super) const UP: &str = "/up";
+pub(super) const UP_SIGN: &str = r#"{"health":"#;
+/// What a proxy says first that does not know for whom: version 1 of the PROXY protocol.
+const PROXY_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
 
 pub(super) async fn examine(config: &Config, report: &mut Report<'_>) {
     let (server, admin) = (&config.server, &config.admin);
@@ -22,13 +28,15 @@ pub(super) async fn examine(config: &Config, report: &mut Report<'_>) {
         host: &server.host,
         port: server.port,
         setting: "server.port",
-        // Every version of this server answers this, to the byte.
-        path: "/up",
+        path: UP,
         sign: match config.tls.is_on() {
-            false => r#"{"health":"#.to_owned(),
+            false => UP_SIGN.to_owned(),
             // Not a secret that it would tell without TLS.
             true => "This port speaks TLS only".to_owned(),
         },
+        proxies: server
+            .proxy_protocol
+            .then(|| TrustedProxies::of(&server.trusted_proxies)),
     };
     main.examine(report).await;
     if admin.enabled {
@@ -38,6 +46,7 @@ pub(super) async fn examine(config: &Config, report: &mut Report<'_>) {
             setting: "admin.port",
             path: "/metrics",
             sign: "_build_info{version=".to_owned(),
+            proxies: None,
         };
         operators.examine(report).await;
     }
@@ -50,6 +59,8 @@ struct Port<'a> {
     /// Where a server of ours answers with something that holds `sign`.
     path: &'static str,
     sign: String,
+    /// Where connections begin with a header of the PROXY protocol: from whom it is taken.
+    proxies: Option<TrustedProxies>,
 }
 
 impl Port<'_> {
@@ -94,9 +105,34 @@ impl Port<'_> {
         }
     }
 
+    async fn get(&self, address: SocketAddr) -> io::Result<String> {
+        let near = near(address);
+        let first = match self.proxies {
+            Some(_) => PROXY_HEADER,
+            None => b"",
+        };
+        ask(
+            TcpStream::connect(near).await?,
+            self.path,
+            &near.to_string(),
+            first,
+        )
+        .await
+    }
+
     async fn taken(&self, address: SocketAddr, report: &mut Report<'_>) {
         let setting = self.setting;
-        match timeout(ANSWER_MAX, get(address, self.path)).await {
+        let is_dropped = |proxies: &TrustedProxies| !proxies.trusts(near(address).ip());
+        if self.proxies.as_ref().is_some_and(is_dropped) {
+            return report.warning(
+                format!(
+                    "{address} is taken ({setting}); who has it cannot be asked: with server.proxy_protocol this \
+                     address is none of server.trusted_proxies, and would be dropped"
+                ),
+                format!("`ss -ltnp 'sport = :{}'` says whether it is a Fanwire", self.port),
+            );
+        }
+        match timeout(ANSWER_MAX, self.get(address)).await {
             Ok(Ok(answer)) if answer.contains(&self.sign) => report.note(format!(
                 "{address} is served by a Fanwire already ({setting}); a second one needs another port"
             )),
@@ -129,9 +165,8 @@ impl Port<'_> {
     }
 }
 
-/// What is answered at `path`, head and body as they come.
-async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
-    // To listen on every address is to be found on loopback.
+/// To listen on every address is to be found on loopback.
+fn near(address: SocketAddr) -> SocketAddr {
     let mut near = address;
     if address.ip().is_unspecified() {
         near.set_ip(match address.is_ipv4() {
@@ -139,9 +174,16 @@ async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
             false => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    let mut stream = TcpStream::connect(near).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {near}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
+    near
+}
+
+/// What is answered at `path`, head and body as they come, to who says `first` before all else.
+pub(super) async fn ask<S>(mut stream: S, path: &str, host: &str, first: &[u8]) -> io::Result<String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(&[first, request.as_bytes()].concat()).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())

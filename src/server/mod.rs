@@ -29,7 +29,7 @@ mod reread;
 mod router;
 mod store;
 mod stream;
-mod unix_socket;
+pub(crate) mod unix_socket;
 mod upgrade;
 pub mod usage;
 mod waiting;
