@@ -7,8 +7,8 @@ use rustix::process::{Resource, getrlimit};
 use crate::adapter::config::Driver;
 use crate::checkup::Report;
 use crate::config::Config;
-use crate::server::marks::Room;
-use crate::server::usage::Memory;
+use crate::server::memory::Memory;
+use crate::server::room::Room;
 
 /// Fewer sockets than this are hardly what a server is started for.
 const SOCKETS_MIN: usize = 4096;

@@ -33,7 +33,7 @@ use tokio::time::{sleep, timeout};
 
 pub use self::actions::Action;
 use super::health::{self, Health};
-use super::usage::Memory;
+use super::memory::Memory;
 use crate::app::NotFound;
 use crate::metrics::{Metrics, Snapshot, TEXT_CONTENT_TYPE};
 

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::core::Core;
-use super::sockets::Socket;
+use super::socket::Socket;
 use crate::app::Rated;
 use crate::hub::inbox::SocketKey;
 use crate::protocol::channel_name::ChannelName;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::core::{Core, Ending};
 use super::framing::Message;
 use super::session::{Reaction, Replies, Session};
-use super::sockets::Socket;
+use super::socket::Socket;
 use super::subscriptions::{Awaited, Subscription};
 use crate::hub::channel::{Channel, Topic};
 use crate::hub::inbox::SocketKey;

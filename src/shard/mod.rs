@@ -5,9 +5,11 @@
 //! sends, then tokio's turn with at most some sixty polls of sockets, however many woke at once. The tasks of a socket
 //! only wait: one for it to say something, and another, while it is blocked, for it to take more.
 
+mod apart;
 mod audience;
 mod charge;
 mod core;
+mod cork;
 mod fanout;
 pub mod framing;
 mod input;
@@ -19,6 +21,7 @@ mod rest;
 mod run;
 mod sealing;
 mod session;
+mod socket;
 mod sockets;
 mod subscriptions;
 pub mod wheel;
@@ -41,7 +44,7 @@ use tokio::net::TcpStream;
 use self::core::Core;
 pub use self::live::LiveBytes;
 use self::session::Session;
-use self::sockets::Socket;
+use self::socket::Socket;
 use crate::address::{Client, Place};
 use crate::app::Admission;
 use crate::hub::inbox::{Arrival, Entry, ShardIndex};

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, IoSlice};
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -12,133 +11,34 @@ use bytes::Bytes;
 use rustix::net::{Shutdown, shutdown};
 use slab::Slab;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 
+use super::apart::{Apart, Why};
 use super::audience::Seat;
 use super::core::Ending;
+use super::cork::Cork;
 use super::fanout::Sink;
-use super::framing::Framing;
-use super::input::HeldBack;
 use super::live::LiveBytes;
-use super::outbox::{Outbox, Pushed};
-use super::pulse::Pulse;
+use super::outbox::Pushed;
 use super::run::Run;
-use super::session::Session;
-use super::subscriptions::Subscriptions;
+use super::socket::Socket;
 use super::wire::{send_gathered, send_plain};
-use crate::address::Place;
-use crate::app::{Admission, App};
+use crate::app::App;
 use crate::hub::channel::Channel;
 use crate::hub::inbox::{Inboxes, ShardIndex, SocketKey};
 use crate::metrics::BatchCounts;
 use crate::protocol::frame::Frame;
 use crate::protocol::socket_id::SocketId;
-use crate::tls::{Records, Sealed};
+use crate::tls::Records;
 
 /// Slices of one write; the kernel takes 1,024, few outboxes hold so many pieces.
 pub(super) const SLICES_MAX: usize = 64;
-/// Room for gathered answers that is kept. Bytes.
-const CORK_BYTES_KEPT: usize = 64 * 1024;
-
-/// One WebSocket connection. An idle one holds nothing but this.
-#[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) stream: TcpStream,
-    /// What it is encrypted with, if it is.
-    pub(super) sealed: Option<Box<Sealed>>,
-    pub(super) session: Session,
-    pub(super) subscriptions: Subscriptions,
-    pub(super) pulse: Pulse,
-    pub(super) framing: Framing,
-    pub(super) outbox: Outbox,
-    /// Input that was read and could not be worked yet.
-    pub(super) unread: Option<Box<[u8]>>,
-    /// What was read and has to wait.
-    pub(super) held_back: Option<Box<HeldBack>>,
-    /// Not being read: its silence proves nothing.
-    pub(super) is_paused: bool,
-    /// About to be closed by a drain.
-    is_shed: bool,
-    /// The task that reads it, which takes it away when it ends.
-    pub(super) reader: Option<AbortHandle>,
-    /// Whether a task waits for the socket to take more, or is about to be spawned.
-    pub(super) has_writer: bool,
-    /// That task. A stream that is dropped forgets who waits for it, so the task has to be ended.
-    pub(super) writer: Option<AbortHandle>,
-    /// Its place in the app's quota.
-    _admission: Admission,
-    /// Its place among the connections of its address, where they are limited.
-    _place: Option<Place>,
-}
-
-impl Socket {
-    pub(super) fn new(
-        stream: TcpStream,
-        sealed: Option<Box<Sealed>>,
-        session: Session,
-        now_s: u32,
-        admission: Admission,
-        place: Option<Place>,
-    ) -> Self {
-        Socket {
-            stream,
-            sealed,
-            session,
-            subscriptions: Subscriptions::default(),
-            pulse: Pulse::new(now_s),
-            framing: Framing::new(),
-            outbox: Outbox::new(),
-            unread: None,
-            held_back: None,
-            is_paused: false,
-            is_shed: false,
-            reader: None,
-            has_writer: false,
-            writer: None,
-            _admission: admission,
-            _place: place,
-        }
-    }
-
-    pub(super) fn fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
-    }
-
-    /// What waits for it, as far as it was sealed already. Bytes.
-    fn sealed_bytes(&self) -> usize {
-        self.sealed.as_ref().map_or(0, |sealed| sealed.unsent.len())
-    }
-
-    /// Whether it has got all that it is to get.
-    pub(super) fn has_all(&self) -> bool {
-        self.outbox.is_empty() && self.sealed_bytes() == 0
-    }
-}
-
-/// What keeps a plain send away from a socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Apart {
-    /// Something waits for it, and goes first.
-    is_blocked: bool,
-    /// What it gets is encrypted.
-    is_sealed: bool,
-}
-
-impl Apart {
-    const NOT: Apart = Apart {
-        is_blocked: false,
-        is_sealed: false,
-    };
-}
 
 /// All sockets of a shard.
 pub(super) struct Sockets {
     slots: Slab<Box<Socket>>,
     generations: Vec<u32>,
-    /// By slot, dense: sockets that nothing may be sent to as it is.
-    apart: Vec<Apart>,
-    apart_count: usize,
+    /// Those that nothing may be sent to as it is.
+    apart: Apart,
     by_id: HashMap<SocketId, u32, foldhash::fast::RandomState>,
     pub(super) live: LiveBytes,
     inboxes: Inboxes,
@@ -151,10 +51,8 @@ pub(super) struct Sockets {
     pub(super) to_drain: Vec<SocketKey>,
     /// Where the next sockets to be shed are looked for.
     shed_from: usize,
-    /// The socket whose input is being worked: its answers are gathered and leave in one write.
-    corked: Option<SocketKey>,
-    cork: Vec<u8>,
-    cork_messages: u64,
+    /// The answers to the socket whose input is being worked.
+    cork: Cork,
     /// Sockets to be closed as slow, as soon as nobody is in the middle of the arrays.
     pub(super) slow: Vec<SocketKey>,
 }
@@ -164,8 +62,7 @@ impl Sockets {
         Sockets {
             slots: Slab::new(),
             generations: Vec::new(),
-            apart: Vec::new(),
-            apart_count: 0,
+            apart: Apart::default(),
             by_id: HashMap::default(),
             live,
             inboxes,
@@ -174,9 +71,7 @@ impl Sockets {
             gathered: Vec::new(),
             to_drain: Vec::new(),
             shed_from: 0,
-            corked: None,
-            cork: Vec::new(),
-            cork_messages: 0,
+            cork: Cork::default(),
             slow: Vec::new(),
         }
     }
@@ -187,12 +82,12 @@ impl Sockets {
         let slot = self.slots.insert(Box::new(socket));
         if slot == self.generations.len() {
             self.generations.push(0);
-            self.apart.push(Apart::NOT);
+            self.apart.add_slot();
         }
         self.by_id.insert(id, slot as u32);
         let key = self.key_of(slot as u32);
         if is_sealed {
-            self.set_apart(key.slot, |apart| apart.is_sealed = true);
+            self.apart.change(key.slot, |why| why.is_sealed = true);
         }
         if !has_all {
             self.wait_for(key);
@@ -204,7 +99,7 @@ impl Sockets {
     pub(super) fn remove(&mut self, key: SocketKey) -> Option<Box<Socket>> {
         self.get(key)?;
         let slot = key.slot as usize;
-        self.set_apart(key.slot, |apart| *apart = Apart::NOT);
+        self.apart.change(key.slot, |why| *why = Why::default());
         self.generations[slot] = self.generations[slot].wrapping_add(1);
         let socket = self.slots.remove(slot);
         if let Some(writer) = &socket.writer {
@@ -301,25 +196,14 @@ impl Sockets {
         &self.live
     }
 
-    fn set_apart(&mut self, slot: u32, change: impl FnOnce(&mut Apart)) {
-        let apart = &mut self.apart[slot as usize];
-        let was = std::mem::replace(apart, {
-            let mut changed = *apart;
-            change(&mut changed);
-            changed
-        });
-        let is = *apart;
-        self.apart_count = self.apart_count + usize::from(is != Apart::NOT) - usize::from(was != Apart::NOT);
-    }
-
     /// Whether something waits for this socket, which goes before all else.
     pub(super) fn is_blocked(&self, slot: u32) -> bool {
-        self.apart[slot as usize].is_blocked
+        self.apart.of(slot).is_blocked
     }
 
     /// Something waits for this socket: somebody must wait until it takes more.
     pub(super) fn wait_for(&mut self, key: SocketKey) {
-        self.set_apart(key.slot, |apart| apart.is_blocked = true);
+        self.apart.change(key.slot, |why| why.is_blocked = true);
         if let Some(socket) = self.get_mut(key)
             && !std::mem::replace(&mut socket.has_writer, true)
         {
@@ -329,18 +213,13 @@ impl Sockets {
 
     /// From now on the answers to this socket are gathered.
     pub(super) fn cork(&mut self, key: SocketKey) {
-        self.corked = Some(key);
+        self.cork.begin(key);
     }
 
     /// The answers gathered leave, in one write.
     pub(super) fn uncork(&mut self) {
-        let Some(key) = self.corked.take() else { return };
-        let messages = std::mem::take(&mut self.cork_messages);
-        if !self.cork.is_empty() {
-            let answers = Bytes::copy_from_slice(&self.cork);
-            self.cork.clear();
-            self.cork.shrink_to(CORK_BYTES_KEPT);
-            self.send_whole(key, answers, messages);
+        if let Some(gathered) = self.cork.end() {
+            self.send_whole(gathered.socket, gathered.frames, gathered.messages);
         }
     }
 
@@ -370,9 +249,8 @@ impl Sockets {
 
     /// Sends an answer to one socket, behind what waits for it.
     pub(super) fn reply(&mut self, key: SocketKey, frame: Frame) {
-        if self.corked == Some(key) {
-            self.cork.extend_from_slice(frame.as_bytes());
-            self.cork_messages += 1;
+        if self.cork.is_of(key) {
+            self.cork.push(&frame, 1);
         } else {
             self.send_whole(key, frame.into_bytes(), 1);
         }
@@ -401,8 +279,8 @@ impl Sockets {
         if !socket.outbox.is_empty() {
             socket.outbox.push_control(frame);
             self.wait_for(key);
-        } else if self.corked == Some(key) {
-            self.cork.extend_from_slice(frame.as_bytes());
+        } else if self.cork.is_of(key) {
+            self.cork.push(&frame, 0);
         } else if let Some(seat) = self.seat(key) {
             let sent = self.send(seat, frame.as_bytes());
             if sent < frame.as_bytes().len() {
@@ -414,7 +292,7 @@ impl Sockets {
 
     /// Sends the last words, the close frame at their end, and nothing after them.
     pub(super) fn close(&mut self, key: SocketKey, last_words: Bytes, ending: Ending, now_s: u32) {
-        if self.corked == Some(key) {
+        if self.cork.is_of(key) {
             self.uncork();
         }
         let Some(socket) = self.get_mut(key) else { return };
@@ -470,7 +348,7 @@ impl Sockets {
             // The peer answers the close frame and ends its side, or the pulse drops it.
             let _ = shutdown(&socket.stream, Shutdown::Write);
         }
-        self.set_apart(key.slot, |apart| apart.is_blocked = false);
+        self.apart.change(key.slot, |why| why.is_blocked = false);
     }
 
     /// A send to a socket that stands apart.
@@ -496,14 +374,14 @@ impl Sockets {
 impl Sink for Sockets {
     fn send(&mut self, seat: Seat, bytes: &[u8]) -> usize {
         // While nobody is blocked or encrypted the loop leaves even this table alone.
-        if self.apart_count > 0 && self.apart[seat.slot as usize] != Apart::NOT {
+        if self.apart.holds(seat.slot) {
             return self.send_apart(seat, &[IoSlice::new(bytes)]);
         }
         send_plain(seat.fd, bytes)
     }
 
     fn send_all(&mut self, seat: Seat, pieces: &[IoSlice<'_>]) -> usize {
-        if self.apart_count > 0 && self.apart[seat.slot as usize] != Apart::NOT {
+        if self.apart.holds(seat.slot) {
             return self.send_apart(seat, pieces);
         }
         send_gathered(seat.fd, pieces).unwrap_or(0)
