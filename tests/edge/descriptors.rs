@@ -19,10 +19,11 @@ const FILES: u64 = 512;
 /// As many connections as are opened from here.
 const CROWD: usize = 700;
 
-struct Process {
+/// A server in a process of its own.
+pub(crate) struct Process {
     child: Child,
-    address: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Process {
@@ -31,10 +32,15 @@ impl Process {
         let mut here = getrlimit(Resource::Nofile);
         here.current = here.maximum;
         let _ = setrlimit(Resource::Nofile, here);
+        let shell = format!("ulimit -n {FILES} && exec \"$0\"");
+        let arguments = ["-c", &*shell, env!("CARGO_BIN_EXE_fanwire")];
+        Process::by(Command::new("sh").args(arguments), settings)
+    }
+
+    /// As this command starts it.
+    pub(crate) fn by(command: &mut Command, settings: &[(&str, &str)]) -> Process {
         let apps = format!(r#"[{{"id": "1", "key": "{KEY}", "secret": "{SECRET}"}}]"#);
-        let mut child = Command::new("sh")
-            .args(["-c", &format!("ulimit -n {FILES} && exec \"$0\"")])
-            .arg(env!("CARGO_BIN_EXE_fanwire"))
+        let mut child = command
             .env_clear()
             .envs([
                 ("FANWIRE_SERVER__PORT", "0"),
@@ -78,7 +84,7 @@ impl Process {
         prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("it runs");
     }
 
-    async fn backend(&self) -> Backend {
+    pub(crate) async fn backend(&self) -> Backend {
         Backend {
             http: Http::connect(self.address).await,
             app_id: "1".into(),
@@ -87,7 +93,7 @@ impl Process {
         }
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(self.address, &format!("/app/{KEY}?protocol=7")).await
     }
 
@@ -110,7 +116,7 @@ impl Process {
             .sum()
     }
 
-    async fn metric(&self, name: &str) -> u64 {
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
         self.metric_of(name, "").await
     }
 }

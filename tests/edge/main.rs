@@ -36,6 +36,7 @@ mod backpressure;
 mod crowd;
 mod descriptors;
 mod live;
+mod memory;
 mod ordering;
 mod overload;
 mod policies;

@@ -32,7 +32,7 @@ async fn refused(server: &TestServer) -> Duration {
 }
 
 /// What a refused client is told, to its end.
-async fn told(raw: &mut Raw) {
+pub(crate) async fn told(raw: &mut Raw) {
     let error = raw.frame().await.expect("an error").json();
     let (code, reason) = raw.expect_close().await;
     assert_eq!(code, 4100);

@@ -1,6 +1,7 @@
 //! Encrypted connections: what is promised over plain ones holds, certificates are replaced under those who are
 //! connected, and nobody who does not keep to TLS does harm.
 
+mod beside;
 mod certificates;
 mod porch;
 mod pressure;
