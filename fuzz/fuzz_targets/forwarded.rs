@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (&[u8], &[u8])| {
     let (written, line_before) = input;
-    let trusted = TrustedProxies::of(&["10.0.0.0/8".to_owned()]);
+    let trusted = TrustedProxies::parse(&["10.0.0.0/8".to_owned()]).expect("a network");
     let proxy = Client {
         address: "10.0.0.1".parse().ok(),
         is_proxy: true,

@@ -222,7 +222,7 @@ mod tests {
 
     fn forwarding(header: ForwardedHeader) -> Forwarding {
         let trusted = ["10.0.0.0/8", "2001:db8:ffff::/48"].map(str::to_owned);
-        Forwarding::new(TrustedProxies::of(&trusted), header)
+        Forwarding::new(TrustedProxies::parse(&trusted).expect("networks"), header)
     }
 
     /// Who comes from this address without saying anything.

@@ -15,11 +15,22 @@ pub struct TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// What the settings say: networks, addresses, and [`UNIX`]. What is none of them was told when they were read.
-    pub fn of(texts: &[String]) -> TrustedProxies {
-        TrustedProxies {
-            networks: texts.iter().filter_map(|text| text.parse().ok()).collect(),
-            by_unix_socket: texts.iter().any(|text| text == UNIX),
+    /// Reads what the settings say: networks, addresses, and [`UNIX`].
+    ///
+    /// # Errors
+    /// Some are none of them: their places, and what is wrong with each.
+    pub fn parse(texts: &[String]) -> Result<TrustedProxies, Vec<(usize, &'static str)>> {
+        let (mut proxies, mut faults) = (TrustedProxies::default(), Vec::new());
+        for (place, text) in texts.iter().enumerate() {
+            match text.parse() {
+                _ if text == UNIX => proxies.by_unix_socket = true,
+                Ok(network) => proxies.networks.push(network),
+                Err(fault) => faults.push((place, fault)),
+            }
+        }
+        match faults.is_empty() {
+            true => Ok(proxies),
+            false => Err(faults),
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{ForwardedHeader, Network, UNIX};
+use crate::address::{ForwardedHeader, TrustedProxies, UNIX};
 
 /// Owner and group.
 const DEFAULT_MODE: &str = "0660";
@@ -159,12 +159,12 @@ impl ServerConfig {
     /// What is wrong with these settings together: the key, and what to do.
     pub(super) fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
-        for (index, text) in self.trusted_proxies.iter().enumerate() {
-            if text != UNIX
-                && let Err(fault) = text.parse::<Network>()
-            {
-                faults.push((format!("trusted_proxies[{index}]"), fault.to_owned()));
-            }
+        for (place, fault) in TrustedProxies::parse(&self.trusted_proxies)
+            .err()
+            .into_iter()
+            .flatten()
+        {
+            faults.push((format!("trusted_proxies[{place}]"), fault.to_owned()));
         }
         let unix_socket = self.unix_socket.as_str();
         if unix_socket.len() > UNIX_PATH_BYTES_MAX {

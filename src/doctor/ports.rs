@@ -36,7 +36,7 @@ pub(super) async fn examine(config: &Config, report: &mut Report<'_>) {
         },
         proxies: server
             .proxy_protocol
-            .then(|| TrustedProxies::of(&server.trusted_proxies)),
+            .then(|| TrustedProxies::parse(&server.trusted_proxies).unwrap_or_default()),
     };
     main.examine(report).await;
     if admin.enabled {

@@ -16,7 +16,8 @@ const NOBODYS: [&[IpAddr]; 2] = [
 ];
 
 pub(super) fn examine(server: &ServerConfig, report: &mut Report<'_>) {
-    let believed = TrustedProxies::of(&server.trusted_proxies);
+    // What is none was told when the settings were read.
+    let believed = TrustedProxies::parse(&server.trusted_proxies).unwrap_or_default();
     let is_anybody = |nobodys: &&[IpAddr]| nobodys.iter().all(|address| believed.trusts(*address));
     if server.trusted_proxies.is_empty() {
         report.note("server.trusted_proxies is empty: whoever connects is taken for the client itself");

@@ -26,6 +26,12 @@ pub(super) struct Entrances {
 impl Entrances {
     /// Listens: whoever comes waits in the kernel from now on.
     pub(super) async fn bind(server: &ServerConfig) -> Result<Entrances, StartError> {
+        let untrusted = |faults: Vec<(usize, &str)>| StartError::Setting {
+            section: "server",
+            key: "trusted_proxies",
+            text: faults.first().map_or("", |(_, fault)| fault).to_owned(),
+        };
+        let trusted = TrustedProxies::parse(&server.trusted_proxies).map_err(untrusted)?;
         let settings = "server.host, server.port";
         let port = bind(&server.host, server.port, server.backlog, settings).await?;
         let unix_socket = match server.unix_socket.as_str() {
@@ -42,7 +48,7 @@ impl Entrances {
         Ok(Entrances {
             port,
             unix_socket,
-            trusted: TrustedProxies::of(&server.trusted_proxies),
+            trusted,
         })
     }
 

@@ -181,6 +181,19 @@ async fn nobody_but_trusted_proxies_may_send_a_header() {
     assert_eq!(server.metric("connection_errors_total", &[label]).await, 1);
 }
 
+/// Whoever starts a server without reading its settings from a file hears of it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_none_is_not_passed_over() {
+    let mut config = config([app()]);
+    trust(&mut config, &["10.0.0.0/8", "10.0.0.0/80"]);
+    let refused = fanwire::server::Server::start(config).await.err();
+    let error = refused.expect("it does not start").to_string();
+    assert!(
+        error.starts_with("server.trusted_proxies: must be a network"),
+        "{error}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_for_tls_only_takes_the_word_of_a_trusted_proxy() {
     let tls_only = AppConfig {
