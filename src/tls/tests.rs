@@ -1,7 +1,9 @@
 //! Encrypted connections against a client by the same library in its other, buffered form; and files that are replaced.
 
+use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proptest::collection::vec;
@@ -9,6 +11,7 @@ use proptest::prelude::*;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConnection, HandshakeKind, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::certificates::{Authority, Certified, Files};
 use super::*;
@@ -423,4 +426,49 @@ fn wrong_files_change_nothing_and_say_what_is_wrong() {
 fn an_encrypted_connection_is_sent_between_threads() {
     fn is_send<T: Send>() {}
     is_send::<Sealed>();
+}
+
+/// While HTTP is spoken a connection is a task, and what it may do before others have their turn is bounded: records count.
+#[tokio::test]
+async fn records_that_say_next_to_nothing_use_up_the_turn_of_a_task() {
+    const WORDS: usize = 40;
+    let authority = Authority::new();
+    let acceptor = acceptor(&Files::of(&authority.vouch()));
+    let mut pair = Pair::new(&acceptor, authority.client(&[&TLS13], None));
+    pair.settle(usize::MAX).expect("a handshake");
+    for _ in 0..WORDS {
+        for _ in 0..32 {
+            pair.client.refresh_traffic_keys().expect("TLS 1.3");
+        }
+        pair.client_says(b"a");
+    }
+    let Pair {
+        server, to_server, ..
+    } = pair;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let mut client = TcpStream::connect(address).await.expect("it listens");
+    let (served, _) = listener.accept().await.expect("who has just connected");
+    client.write_all(&to_server).await.expect("room in the kernel");
+    let mut there = vec![0; to_server.len()];
+    while served.peek(&mut there).await.expect("it is open") < to_server.len() {
+        tokio::task::yield_now().await;
+    }
+
+    let mut stream = SealedStream::new(served, Box::new(server));
+    let (mut heard, mut turns) = (0, Vec::new());
+    while heard < WORDS {
+        let turn = poll_fn(|cx| {
+            let before = heard;
+            while heard < WORDS
+                && let Poll::Ready(read) = stream.poll_next(cx)
+            {
+                heard += read.expect("sound TLS").len();
+            }
+            Poll::Ready(heard - before)
+        });
+        turns.push(turn.await);
+        tokio::task::yield_now().await;
+    }
+    assert!(turns[0] < WORDS * 3 / 4, "all was there at once: {turns:?}");
 }
