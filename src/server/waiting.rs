@@ -197,9 +197,12 @@ impl Line {
         }
     }
 
-    /// Calls off those who have waited longest, until so many are about to leave or nobody waits any more.
-    pub(super) fn make_room(&mut self, count: usize) {
-        while self.waiting > 0 && self.seats.len() - self.waiting < count {
+    /// Calls off those who have waited longest, until so many are about to leave, but nobody who has not waited for `least`.
+    pub(super) fn make_room(&mut self, count: usize, now: Instant, least: Duration) {
+        while self.seats.len() - self.waiting < count
+            && let Some(oldest) = self.seats.get(self.oldest)
+            && now.saturating_duration_since(oldest.since) >= least
+        {
             self.call_off_oldest(CalledOff::TooMany);
         }
     }
@@ -259,7 +262,7 @@ mod tests {
         Leave(usize),
         /// So much later, those go who have waited for ten.
         Later(u64),
-        /// So many are to be on their way out.
+        /// So many are to be on their way out, of those who have waited for five.
         MakeRoom(usize),
     }
 
@@ -302,8 +305,11 @@ mod tests {
                     }
                     Step::Leave(_) => {}
                     Step::MakeRoom(count) => {
-                        room.line.borrow_mut().make_room(count);
-                        while called_off.len() < count && let Some((oldest, _)) = model.pop_front() {
+                        let least = Duration::from_secs(5);
+                        room.line.borrow_mut().make_room(count, now, least);
+                        while called_off.len() < count
+                            && let Some((oldest, _)) = model.pop_front_if(|(_, since)| *since + least <= now)
+                        {
                             called_off.push((oldest, CalledOff::TooMany));
                         }
                     }

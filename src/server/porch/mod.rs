@@ -2,9 +2,9 @@
 //! own, so that neither the listener nor a shard ever waits for such a client, and they give way to the shards: however
 //! many shake hands, who is connected gets what is sent to them.
 //!
-//! Only so many are on the porch at a time. As long as some have said nothing yet, those who have waited longest make room
-//! for newcomers. While all of them are being worked for nobody is let in, and whoever comes waits where the kernel keeps
-//! those who were not accepted yet: a storm of good clients is slowed down and not turned away.
+//! Only so many are on the porch at a time. Those who have said nothing for a while make room for newcomers, the oldest
+//! first. While all others fill it nobody is let in, and whoever comes waits where the kernel keeps those who were not
+//! accepted yet: a storm of good clients is slowed down and not turned away.
 
 mod header;
 mod visitor;
@@ -133,12 +133,12 @@ impl Porch {
         })
     }
 
-    /// Whether one more may come. Where it gets tight, those who have said nothing are told to go, the oldest first.
+    /// Whether one more may come. Where it gets tight, those who say nothing are sent away, the oldest first.
     pub(super) fn make_room(&self) -> bool {
         let (taken, places) = (self.connections(), self.floor.places);
         let beyond = (taken + 1 + places / KEPT_FREE).saturating_sub(places);
         if beyond > 0 {
-            self.floor.bench.make_room(beyond);
+            self.floor.bench.make_room(beyond, Instant::now());
         }
         taken < places
     }

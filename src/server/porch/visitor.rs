@@ -21,6 +21,9 @@ use crate::server::waiting::{CalledOff, Line};
 
 /// However little of it the client may be to blame for, nobody stays longer.
 const STAY_MAX: Duration = Duration::from_secs(60);
+/// Who has said nothing for so long makes room for others. What a client says first follows its connection at once; only
+/// what was lost on its way takes longer, and what a crowd has to say that has just come.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// Once the server leaves, who makes us wait may do so for so long.
 const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
 /// Whoever is waited for is looked at so often: the server may have begun to leave.
@@ -95,9 +98,9 @@ impl Bench {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends away those who have said nothing for longest, until so many are about to go or there are none any more.
-    pub(super) fn make_room(&self, count: usize) {
-        self.line().make_room(count);
+    /// Sends away those who have said nothing for longest, until so many are about to go, if there are as many.
+    pub(super) fn make_room(&self, count: usize, now: Instant) {
+        self.line().make_room(count, now, SILENCE_MIN);
     }
 
     /// The server leaves: nobody is waited for any longer than for a moment.
@@ -313,7 +316,7 @@ mod tests {
         assert_eq!(visitor.called_off(), Some(CalledOff::TooLong));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_has_been_answered_makes_room_for_nobody() {
         let bench = Arc::default();
         let mut all = [visitor(&bench), visitor(&bench), visitor(&bench)];
@@ -325,20 +328,24 @@ mod tests {
         assert!(said(second).is_none());
         its_client.write_all(b"a").expect("it listens");
         rings(first).await;
-        bench.make_room(1);
+        // Nobody has to be quick.
+        bench.make_room(3, Instant::now() + SILENCE_MIN / 2);
+        assert!(said(third).is_none());
+        let later = Instant::now() + SILENCE_MIN;
+        bench.make_room(1, later);
         // Just in time: what was said counts, but there is nothing behind it.
         assert_eq!(said(first).expect("it has spoken").expect("in time"), b"a");
         assert!(said(first).is_some_and(|said| said.is_err()));
         assert_eq!(first.called_off(), Some(CalledOff::TooMany));
-        assert!(said(third).is_none());
-        bench.make_room(2);
+        assert!(said(third).is_none(), "it is not its turn");
+        bench.make_room(2, later);
         assert!(said(third).is_some_and(|said| said.is_err()));
-        bench.make_room(3);
+        bench.make_room(3, later);
         assert!(said(second).is_none(), "there is work that would be lost");
         // Until it is told to go.
         second.shutdown().await.expect("it is there");
         assert!(said(second).is_none());
-        bench.make_room(3);
+        bench.make_room(3, Instant::now() + SILENCE_MIN);
         assert!(said(second).is_some_and(|said| said.is_err()));
     }
 
