@@ -97,7 +97,7 @@ class Meaning(unittest.TestCase):
             self.assertEqual(own_container(pod["spec"])[probe]["httpGet"]["port"], "admin")
 
     @every_set
-    def test_routes_lead_to_ports_of_services(self, _, manifests):
+    def test_routes_lead_to_ports_of_services(self, name, manifests):
         services = {service["metadata"]["name"]: service["spec"]["ports"] for service in of_kind(manifests, "Service")}
         for ingress in of_kind(manifests, "Ingress"):
             for rule in ingress["spec"]["rules"]:
