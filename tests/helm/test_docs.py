@@ -2,6 +2,7 @@
 what is there, its manifests are what their makers know."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from support import CHART, FANWIRE, OFFLINE, ROOT, Pod, helm, server
+from support import CHART, FANWIRE, HELM, OFFLINE, ROOT, Pod, helm, server
 from test_form import check
 
 DOCUMENTS = ["docs/kubernetes.md", "helm/fanwire/README.md"]
@@ -81,8 +82,9 @@ class Documents(unittest.TestCase):
         for document in DOCUMENTS:
             files = {name: text for _, name, text in fences(document) if name}
             files.setdefault("values.yaml", "config: {apps: [{id: '1', key: k, secret: s}]}")
-            for language, _, text in fences(document):
-                for line in text.splitlines() if language == "sh" else []:
+            for language, name, text in fences(document):
+                # A script is run as a whole.
+                for line in text.splitlines() if language == "sh" and not name else []:
                     if not line.startswith("helm "):
                         continue
                     for word, instead in RENDERS:
@@ -94,6 +96,26 @@ class Documents(unittest.TestCase):
                         helm(*shlex.split(line)[1:], *OFFLINE)
                         run += 1
         self.assertEqual(run, 3)
+
+    def test_a_configuration_is_checked_before_it_is_brought(self):
+        [script] = [text for _, name, text in fences("docs/kubernetes.md") if name == "check.sh"]
+        good = next(text for _, name, text in fences("docs/kubernetes.md") if name == "values.yaml")
+        # The image runs this very program with this very argument, and a file at the path that it looks at.
+        script, times = re.subn(r'docker run --rm --volume "\$PWD/fanwire.json":/etc/fanwire/config.json \S+', '"$FANWIRE"', script)
+        self.assertEqual(times, 1)
+        self.assertIn("FANWIRE_CONFIG=/etc/fanwire/config.json", (ROOT / "Dockerfile").read_text())
+        # Helm lets both through, and the second one is wrong.
+        bad = good.replace("allowed_origins: [shop.example.com]", "allowed_origins: [http//shop.example.com]")
+        for values, complaint in ((good, ""), (bad, "apps[0].allowed_origins[0]: ")):
+            with self.subTest(complaint), tempfile.TemporaryDirectory() as folder:
+                Path(folder, "values.yaml").write_text(values)
+                Path(folder, "helm").symlink_to(ROOT / "helm")
+                path = f"{HELM.parent}:{os.environ['PATH']}"
+                variables = {"PATH": path, "HOME": folder, "FANWIRE": str(FANWIRE), "FANWIRE_CONFIG": "fanwire.json"}
+                command = ["bash", "-o", "pipefail", "-ec", script]
+                ran = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+                self.assertIn(complaint, ran.stderr)
+                self.assertEqual((ran.returncode == 0, ran.stderr == ""), (complaint == "",) * 2, ran.stderr)
 
     def test_names_in_commands_are_those_of_objects(self):
         values = next(text for _, name, text in fences("docs/kubernetes.md") if name == "values.yaml")

@@ -307,6 +307,8 @@ class Meaning(unittest.TestCase):
                 self.assertEqual(backend["port"], {"name": scheme})
                 told = notes(values)
                 self.assertIn(f"PUSHER_SCHEME={scheme}\n", told)
+                # By a name that the certificate may not have.
+                self.assertEqual("The certificate of the pods has to be for this PUSHER_HOST" in told, scheme == "https")
                 self.assertIn(f"forceTLS: {json.dumps(scheme == 'https')},", told)
                 named = [variable["name"] for variable in container["env"]]
                 self.assertEqual(len(named), len(set(named)), "a variable stands there twice")

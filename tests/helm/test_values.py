@@ -12,6 +12,17 @@ import yaml
 from support import CHART, CLUSTER, FANWIRE, MINIMAL, ROOT, merged, refused, rendered, template, values_of
 
 FILES = {"cert_file": "/certificate", "key_file": "/key"}
+APP = {"id": "1", "key": "k", "secret": "s"}
+SHUT = {"networkPolicy": {"egress": {"enabled": True}}}
+ADDRESS = {"name": "FANWIRE_REDIS__URL", "value": "redis://redis"}
+SLEEPING = {"lifecycle": {"preStop": {"sleep": {"seconds": 7}}}}
+INGRESS = merged(MINIMAL, {"ingress": {"enabled": True, "hosts": ["ws.example.com"], "tls": [{"hosts": ["*.example.com"]}]}})
+
+
+def apps(*apps):
+    return {"config": {"apps": list(apps)}}
+
+
 # What is laid upon a set that is right, and what is said of it.
 REFUSED = [
     # By the schema: names and types, of the chart and of the server.
@@ -38,7 +49,21 @@ REFUSED = [
     (MINIMAL, {"config": {"apps": {"id": "1"}}}, "apps"),
     # By the templates: what goes together.
     (MINIMAL, {"config": {"apps": []}}, "config.apps: is empty, so there is nobody to serve"),
+    (MINIMAL, apps({"key": "k", "secret": "s"}), "missing property 'id'"),
+    (MINIMAL, apps({"id": "1", "secret": "s"}), "config.apps[0].key: is missing"),
+    (MINIMAL, apps(APP, {"id": "2", "key": "l"}), "config.apps[1].secret: is missing (or `secret_file`)"),
+    (MINIMAL, apps({"id": "1", "keys": [{"key": "k", "secret": "s"}, {"key": "l"}]}), "config.apps[0].keys[1].secret: is missing"),
+    (MINIMAL, apps(APP, APP | {"key": "l"}), "config.apps[1].id: another app has the id 1 already"),
+    (MINIMAL, apps(APP, APP | {"id": "2"}), "config.apps[1].key: the key k stands there twice"),
+    (MINIMAL, apps(APP | {"keys": [{"key": "k", "secret": "t"}]}), "config.apps[0].keys[0].key: the key k stands there twice"),
+    (MINIMAL, apps(APP | {"tls_only": True}), "config.apps[0].tls_only: nobody could connect"),
+    (INGRESS, apps(APP | {"tls_only": True}), "config.apps[0].tls_only: nobody could connect"),
     (MINIMAL, {"replicaCount": 2}, "2 pods need a broker"),
+    (MINIMAL, {"config": {"adapter": {"driver": "redis"}}}, "config.redis.url: is missing"),
+    (MINIMAL, {"config": {"adapter": {"driver": "nats"}}}, "config.nats.urls: is missing"),
+    (CLUSTER, {"config": {"webhooks": {"queue": "nats"}}}, "the broker is that config.webhooks.queue asks for"),
+    (values_of("existing-secret"), SHUT, "networkPolicy.egress.extra: is empty, but where the broker is"),
+    (MINIMAL, {"config": {"adapter": {"driver": "redis"}}, "extraEnv": [ADDRESS]} | SHUT, "networkPolicy.egress.extra: is empty"),
     (MINIMAL, {"autoscaling": {"enabled": True}}, "10 pods need a broker"),
     (MINIMAL, {"redis": {"enabled": True}, "nats": {"enabled": True}}, "nodes have one broker"),
     (CLUSTER, {"nats": {"enabled": True}}, "config.adapter.driver: is redis, but `nats.enabled` runs another broker"),
@@ -57,10 +82,13 @@ REFUSED = [
     (CLUSTER, {"podDisruptionBudget": {"maxUnavailable": 0}}, "no machine could ever be drained"),
     (CLUSTER, {"podDisruptionBudget": {"minAvailable": 3}}, "is 3 of 3 pods"),
     (CLUSTER, {"podDisruptionBudget": {"minAvailable": "100%"}}, "no machine could ever be drained"),
-    (MINIMAL, {"terminationGracePeriodSeconds": 30}, "killed in the middle of it"),
+    (MINIMAL, {"terminationGracePeriodSeconds": 54}, "is 54, but to leave a pod takes up to 55 "),
+    (MINIMAL, {"terminationGracePeriodSeconds": 61} | SLEEPING, "is 61, but to leave a pod takes up to 62 "),
+    (MINIMAL, {"lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}}}, "lifecycle.preStop.exec: there is neither a shell nor"),
     (MINIMAL, {"minReadySeconds": 700, "progressDeadlineSeconds": 600}, "progressDeadlineSeconds: is 600"),
     (MINIMAL, {"service": {"nodePort": 30080}}, "service.nodePort: means nothing"),
     (MINIMAL, {"ingress": {"enabled": True}}, "ingress.hosts: is empty"),
+    (INGRESS, {"ingress": {"hosts": ["ws.example.com", "a.b.example.com"]}}, "ingress.tls: has no certificate for a.b.example.com"),
     (MINIMAL, {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: is empty"),
     (MINIMAL, {"serviceMonitor": {"enabled": True}, "adminService": {"enabled": False}}, "needs adminService.enabled"),
 ]
@@ -98,6 +126,27 @@ class ValuesTest(unittest.TestCase):
             with self.subTest(json.dumps(change)):
                 rendered(base)
                 self.assertIn(said, refused(merged(base, change)))
+
+    def test_what_is_brought_from_elsewhere_is_not_missing(self):
+        open_to_it = {"networkPolicy": {"egress": {"enabled": True, "extra": [{"ports": [{"port": 6379, "protocol": "TCP"}]}]}}}
+        secret = {"name": "FANWIRE_APPS__0__SECRET", "valueFrom": {"secretKeyRef": {"name": "apps", "key": "shop"}}}
+        driven = {"config": {"adapter": {"driver": "redis"}}}
+        for base, change in (
+            (MINIMAL, apps({"id": "1", "key": "k"}) | {"extraEnv": [secret]}),
+            (MINIMAL, apps({"id": "1", "key": "k"}) | {"extraEnvFrom": [{"secretRef": {"name": "apps"}}]}),
+            (MINIMAL, apps({"id": "1"}, {"id": "2"}) | {"extraEnvFrom": [{"secretRef": {"name": "apps"}}]}),
+            (MINIMAL, apps({"id": "1", "key": "k", "secret_file": "/etc/fanwire/apps/shop"})),
+            (INGRESS, merged(apps(APP | {"tls_only": True}), {"config": {"server": {"trusted_proxies": ["10.0.0.0/8"]}}})),
+            (MINIMAL, driven | {"redis": {"enabled": True}}),
+            (MINIMAL, driven | {"extraEnv": [ADDRESS]}),
+            (MINIMAL, driven | {"extraEnv": [ADDRESS]} | open_to_it),
+            (values_of("existing-secret"), open_to_it),
+            (MINIMAL, {"terminationGracePeriodSeconds": 62} | SLEEPING),
+            (INGRESS, {"ingress": {"tls": [{"secretName": "default"}]}}),
+            (INGRESS, {"ingress": {"hosts": ["*.example.com", "b.example.com"]}}),
+        ):
+            with self.subTest(json.dumps(change)):
+                rendered(merged(base, change))
 
     def test_every_value_does_something(self):
         """Each value of the set `everything` is taken away in turn: the manifests have to show it."""

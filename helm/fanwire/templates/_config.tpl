@@ -31,10 +31,15 @@
 {{- add (dig "drain" "delay_s" 0 .Values.config) (dig "drain" "drain_s" 10 .Values.config) -}}
 {{- end -}}
 
-{{/* What leaving takes at most (20, see docs/rolling-deploys.md), and a little for what is before the signal. */}}
+{{/* Seconds that leaving takes at most: see docs/rolling-deploys.md for the 20. */}}
+{{- define "fanwire.leaving" -}}
+{{- add (include "fanwire.drain" .) (dig "preStop" "sleep" "seconds" 0 .Values.lifecycle) 20 -}}
+{{- end -}}
+
+{{/* That, and a little for what is before the signal. */}}
 {{- define "fanwire.grace" -}}
 {{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
-{{- add (include "fanwire.drain" .) (dig "preStop" "sleep" "seconds" 0 .Values.lifecycle) 20 5 -}}
+{{- add (include "fanwire.leaving" .) 5 -}}
 {{- else -}}
 {{- .Values.terminationGracePeriodSeconds | int64 -}}
 {{- end -}}
