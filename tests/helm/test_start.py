@@ -129,6 +129,32 @@ class Start(unittest.TestCase):
         self.assertEqual(process.returncode, 0)
         self.assertGreaterEqual(time.monotonic() - begun, 1, "the delay")
 
+    def test_apps_that_only_the_server_knows_to_be_wrong_are_refused_and_shown_where_the_docs_say(self):
+        manifests = rendered(MINIMAL)
+        pod = self.pod(server(manifests), manifests)
+        _, public, admin = self.run_pod(pod)
+        refusals = r"^fanwire_config_refused_total\b.* 1$"
+        self.assertIsNone(re.search(refusals, get(f"{admin}/metrics")[1], re.MULTILINE))
+
+        wrong = merged(MINIMAL, {"config": {"apps": [MINIMAL["config"]["apps"][0] | {"allowed_origins": ["http//example.com"]}]}})
+        pod.replace(the(rendered(wrong), "Secret"))
+        eventually("it is counted", lambda: re.search(refusals, get(f"{admin}/metrics")[1], re.MULTILINE))
+        self.assertEqual(get(f"{public}/up/1")[0], 200, "it goes on with what it had")
+        asked = pod.run("check-config")
+        _, complained = asked.communicate()
+        self.assertNotEqual(asked.returncode, 0)
+        self.assertIn("apps[0].allowed_origins[0]: ", complained)
+
+    def test_the_doctor_works_beside_the_server(self):
+        manifests = rendered(MINIMAL)
+        pod = self.pod(server(manifests), manifests)
+        _, *addresses = self.run_pod(pod)
+        port, admin = (address.rsplit(":", 1)[1] for address in addresses)
+        doctor = pod.run("doctor", FANWIRE_SERVER__PORT=port, FANWIRE_ADMIN__PORT=admin)
+        told, complained = doctor.communicate()
+        self.assertEqual(complained, "")
+        self.assertEqual(told.count("is served by a Fanwire already"), 2, told)
+
     def test_tls_ends_in_the_pod_by_a_certificate_that_is_followed(self):
         alone = {"replicaCount": 1, "config": {"adapter": {"driver": "none"}, "drain": {"delay_s": 0, "drain_s": 0}}}
         manifests = rendered(merged(values_of("tls"), alone))
