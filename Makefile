@@ -1,24 +1,31 @@
-# The doors of this repository: `make run`, `make test`, `make test-cluster`, `make test-helm`, `make test-ship`, `make cost`, `make lint`, `make bench`.
+# The doors of this repository: `make run`, `make test`, `make acme`, `make test-cluster`, `make test-helm`, `make test-ship`, `make cost`, `make lint`, `make bench`.
 
 # Node.js, where `tests/sdk/install` had to bring its own.
 export PATH := $(CURDIR)/tests/sdk/.bin:$(PATH)
 SHELL := /bin/bash
 
-.PHONY: run test test-cluster test-helm test-ship helm unit sdk cost scale lint bench tools
+.PHONY: run test acme test-cluster test-helm test-ship helm unit sdk cost scale lint bench tools
 
 # The server with its demo app and the demo page on http://127.0.0.1:6001/
 run:
 	cargo run
 
-# Everything: the Rust tests, then the official clients against the built server, then what the hot path costs.
+# Everything: the Rust tests, then certificates by ACME, then the official clients against the built server, then what the hot
+# path costs.
 test: tools
 	cargo test --workspace --locked
+	$(MAKE) --no-print-directory acme
 	$(MAKE) --no-print-directory sdk
 	$(MAKE) --no-print-directory cost
 
 # The Rust tests alone.
 unit:
 	cargo test --workspace --locked
+
+# Certificates by ACME, from Pebble, the service that Let's Encrypt tests clients with; Go builds it once.
+acme:
+	@if [ -f tests/acme/.bin/.installed ] || command -v go >/dev/null; then tests/acme/install && cargo test --locked --test acme; \
+	else echo "!! NOT RUN: certificates by ACME (make acme), since Go is not installed, which their service is built with"; fi
 
 # The official clients alone; SUITES="go java" chooses some.
 sdk: tools
@@ -65,7 +72,7 @@ lint: tools
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; \
 	else echo "!! NOT RUN: cargo deny, which is not installed (cargo install cargo-deny)"; fi
 	@set -e; for file in tests/sdk/*.mjs tests/sdk/node/*.mjs src/server/demo/demo.js; do node --check "$$file"; done
-	@set -e; for file in tests/sdk/install tests/helm/install tests/ship/install .ci/run loadtest/compare.sh loadtest/peers/*.sh; do bash -n "$$file"; done
+	@set -e; for file in tests/sdk/install tests/acme/install tests/helm/install tests/ship/install .ci/run loadtest/compare.sh loadtest/peers/*.sh; do bash -n "$$file"; done
 	@tests/sdk/python/.venv/bin/python -m compileall -q -f tests/sdk/python/*.py tests/helm/*.py helm/*.py
 	@if command -v gofmt >/dev/null; then test -z "$$(gofmt -l tests/sdk/go | tee /dev/stderr)"; \
 	else echo "!! NOT RUN: gofmt, which is not installed"; fi

@@ -187,8 +187,15 @@ fn certificates(config: &Config) -> anyhow::Result<()> {
     if let Err(text) = config.webhooks.authorities() {
         anyhow::bail!("webhooks.ca_file: {text}");
     }
-    if let Some(credentials) = Credentials::load(&config.tls)? {
-        credentials.validity.judge(SystemTime::now())?;
+    if config.tls.acme.is_on() {
+        config.tls.acme.authorities()?;
+    }
+    let credentials = Credentials::load(&config.tls)?;
+    // What the server renews by itself may have expired while it was down.
+    if let Some(validity) = credentials.and_then(|credentials| credentials.validity)
+        && !config.tls.acme.is_on()
+    {
+        validity.judge(SystemTime::now())?;
     }
     Ok(())
 }

@@ -135,6 +135,9 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
             "webhooks.block[0]" | "webhooks.allow[0]" | "server.trusted_proxies[0]" | "admin.actions_from[0]",
             _,
         ) => of_text("7.0.0.0/8"),
+        ("tls.acme.domains[0]", _) => of_text("7.example"),
+        ("tls.acme.email", _) => of_text("7@a.example"),
+        ("tls.acme.directory_url", _) => of_text("https://7.example/"),
         ("redis.url", _) => of_text("rediss://[::1]:7"),
         ("store.url", _) => of_text("sqlite:///7"),
         // Looks like a number, and must stay text.
@@ -166,7 +169,7 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
 
 /// What else is set where a setting means nothing by itself: the first entry of a list that is empty in the example, or
 /// what switches a section on.
-const BESIDE: [(&str, &str, &str); 14] = [
+const BESIDE: [(&str, &str, &str); 16] = [
     (
         "server.unix_socket_mode",
         "server.unix_socket",
@@ -207,6 +210,8 @@ const BESIDE: [(&str, &str, &str); 14] = [
         r#"[{"pattern": "p*", "client_events": true}]"#,
     ),
     ("store", "store.url", "sqlite:///tmp/apps.db"),
+    ("tls.acme", "tls.acme.domains", r#"["a.example"]"#),
+    ("tls.acme", "tls.acme.terms_agreed", "true"),
     ("tls", "tls.key_file", "key.pem"),
     ("tls", "tls.cert_file", "cert.pem"),
 ];

@@ -141,7 +141,7 @@ fn unreachable_apps(config: &Config) -> Found {
     let tls_only = config.apps.iter().enumerate().filter(|(_, app)| app.tls_only);
     tls_only
         .map(|(index, _)| {
-            let text = "nobody could connect: this server does not speak TLS (`tls.cert_file`), and no proxy is trusted \
+            let text = "nobody could connect: this server does not speak TLS (section `tls`), and no proxy is trusted \
                         that could say that it does; name it in `server.trusted_proxies`";
             (KeyPath::new("apps").index(index).key("tls_only"), text.into())
         })
@@ -389,15 +389,56 @@ mod tests {
             (json!({"tls": {"cert_file": "a"}}), "tls.cert_file"),
             (json!({"tls": {"key_file": "a"}}), "tls.key_file"),
             (json!({"tls": {"client_ca_file": "a"}}), "tls.client_ca_file"),
+            (
+                json!({"tls": {"acme": {"domains": ["a.example"]}}}),
+                "tls.acme.terms_agreed",
+            ),
+            (
+                json!({"tls": {"acme": {"folder": "/a", "email": "a@b", "terms_agreed": true, "ca_file": "a"}}}),
+                "tls.acme.terms_agreed tls.acme.email tls.acme.folder tls.acme.ca_file",
+            ),
+            (acme(json!({"domains": ["*.a.example"]})), "tls.acme.domains"),
+            (
+                acme(json!({"domains": ["127.0.0.1", "localhost"]})),
+                "tls.acme.domains tls.acme.domains",
+            ),
+            (
+                acme(json!({"domains": ["a.example", "A.example", "a.example"]})),
+                "tls.acme.domains tls.acme.domains",
+            ),
+            (acme(json!({"email": "mailto:a@b.example"})), "tls.acme.email"),
+            (
+                acme(json!({"directory_url": "http://a.example/"})),
+                "tls.acme.directory_url",
+            ),
+            (acme(json!({"folder": ""})), "tls.acme.folder"),
+            (
+                json!({"tls": {"cert_file": "a", "key_file": "b", "acme": {"domains": ["a.example"], "terms_agreed": true}}}),
+                "tls.cert_file tls.key_file",
+            ),
         ];
         for (config, keys) in table {
             assert_eq!(contradicting_keys(config.clone()).join(" "), keys, "{config}");
         }
     }
 
+    /// By ACME, with all that it needs, and this besides.
+    fn acme(changes: Value) -> Value {
+        let mut acme = json!({"domains": ["a.example"], "terms_agreed": true});
+        for (key, value) in changes.as_object().expect("an object") {
+            acme[key] = value.clone();
+        }
+        json!({"tls": {"acme": acme}})
+    }
+
     #[test]
     fn what_only_looks_like_trouble_is_accepted() {
-        let in_order: [Value; 12] = [
+        let in_order: [Value; 14] = [
+            acme(
+                json!({"domains": ["a.example", "xn--bcher-kva.example"], "email": "a@b.example", "folder": "a"}),
+            ),
+            json!({"tls": {"client_ca_file": "a", "acme": {"domains": ["a.example"], "terms_agreed": true}},
+                "apps": [app(json!({"tls_only": true}))]}),
             json!({"tls": {"cert_file": "a", "key_file": "b"}, "apps": [app(json!({"tls_only": true}))]}),
             json!({"adapter": {"prefix": "a-1.b_2"}}),
             json!({"redis": {"url": "not used"}}),

@@ -10,6 +10,9 @@ const SOON_DAYS: i64 = 14;
 const DAY_S: i64 = 24 * 60 * 60;
 
 pub(super) fn examine(config: &TlsConfig, now: SystemTime, report: &mut Report<'_>) {
+    if let Err(fault) = config.acme.is_on().then(|| config.acme.authorities()).transpose() {
+        report.failure(fault.to_string(), "");
+    }
     let credentials = match Credentials::load(config) {
         Ok(Some(credentials)) => credentials,
         Ok(None) => {
@@ -17,16 +20,29 @@ pub(super) fn examine(config: &TlsConfig, now: SystemTime, report: &mut Report<'
         }
         Err(fault) => return report.failure(fault.to_string(), ""),
     };
-    if let Err(fault) = credentials.validity.judge(now) {
-        return report.failure(fault.to_string(), "");
+    let is_renewed_by_us = config.acme.is_on();
+    let Some(validity) = credentials.validity else {
+        return report.note(format!(
+            "there is no certificate yet: a node orders one from {} as soon as it runs, and nobody can connect until then",
+            config.acme.directory_url
+        ));
+    };
+    match validity.judge(now) {
+        Err(fault) if is_renewed_by_us => {
+            let advice = "a node that runs orders another one: if it has not, its log says why";
+            return report.warning(fault.text, advice);
+        }
+        Err(fault) => return report.failure(fault.to_string(), ""),
+        Ok(()) => {}
     }
-    let days = credentials.validity.seconds_left(now) / DAY_S;
+    let days = validity.seconds_left(now) / DAY_S;
     let text = format!("the certificate goes with its key, and is good for {days} days more");
     if days < SOON_DAYS {
-        report.warning(
-            text,
-            "renew it; a node that runs takes up the new one by itself, within a minute",
-        );
+        let advice = match is_renewed_by_us {
+            true => "a node that runs has ordered another one by then: if not, its log says why",
+            false => "renew it; a node that runs takes up the new one by itself, within a minute",
+        };
+        report.warning(text, advice);
     } else {
         report.good(text);
     }

@@ -16,6 +16,10 @@ pub struct TlsMetrics {
     pub certificate_changes_total: IntCounter,
     /// Those that were wrong, and not used.
     pub certificate_refused_total: IntCounter,
+    /// Orders by ACME that brought a certificate.
+    pub acme_issued: IntCounter,
+    /// Those that did not, and what else was in the way of one.
+    pub acme_failed: IntCounter,
 }
 
 impl TlsMetrics {
@@ -35,14 +39,26 @@ impl TlsMetrics {
                 &["kind"],
             )?,
         )?;
+        let orders = register(
+            registry,
+            IntCounterVec::new(
+                naming.of_node(
+                    "tls_acme_orders_total",
+                    "Orders of certificates by ACME, by what became of them: issued, failed",
+                ),
+                &["result"],
+            )?,
+        )?;
         Ok(TlsMetrics {
+            acme_issued: orders.with_label_values(&["issued"]),
+            acme_failed: orders.with_label_values(&["failed"]),
             full: handshakes.with_label_values(&["full"]),
             resumed: handshakes.with_label_values(&["resumed"]),
             certificate_expiry_seconds: register(
                 registry,
                 IntGauge::with_opts(naming.of_node(
                     "tls_certificate_expiry_seconds",
-                    "Seconds until the certificate in use expires; negative when it has",
+                    "Seconds until the certificate in use expires; negative when it has, 0 as long as there is none yet",
                 ))?,
             )?,
             certificate_changes_total: counter(

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::folders::{Folders, POLL, SETTLE, SPACING};
+use super::health::Health;
 use crate::metrics::{Metrics, TlsMetrics};
 use crate::tls::{Acceptor, Reloaded, TlsConfig, TlsFault};
 
@@ -18,6 +19,7 @@ use crate::tls::{Acceptor, Reloaded, TlsConfig, TlsFault};
 pub(super) struct Renewals {
     acceptor: Arc<Acceptor>,
     files: BTreeSet<PathBuf>,
+    health: Arc<Health>,
     metrics: Arc<TlsMetrics>,
     /// What is wrong with what was read last, as it was told.
     told: Option<TlsFault>,
@@ -29,13 +31,15 @@ impl Renewals {
     pub(super) fn new(
         acceptor: Arc<Acceptor>,
         config: &TlsConfig,
+        health: Arc<Health>,
         metrics: &Metrics,
         asked: Arc<Notify>,
     ) -> Renewals {
-        let files = [&config.cert_file, &config.key_file, &config.client_ca_file];
+        health.uncertified(acceptor.validity().is_none());
         Renewals {
             acceptor,
-            files: files.into_iter().flatten().cloned().collect(),
+            files: config.followed().collect(),
+            health,
             metrics: metrics.tls().clone(),
             told: None,
             asked,
@@ -45,11 +49,14 @@ impl Renewals {
     /// Works for ever.
     pub(super) async fn work(mut self) {
         let now = SystemTime::now();
-        let validity = self.acceptor.validity();
-        match validity.judge(now) {
-            Ok(()) => tracing::info!(seconds_left = validity.seconds_left(now), "TLS is on"),
-            // It is in use all the same: there is no other.
-            Err(fault) => tracing::error!(%fault, "clients that look at the certificate will not connect"),
+        if let Some(validity) = self.acceptor.validity() {
+            match validity.judge(now) {
+                Ok(()) => tracing::info!(seconds_left = validity.seconds_left(now), "TLS is on"),
+                // It is in use all the same: there is no other.
+                Err(fault) => {
+                    tracing::error!(%fault, "clients that look at the certificate will not connect")
+                }
+            }
         }
         let changed = Arc::new(Notify::new());
         let mut folders = Folders::new(changed.clone());
@@ -95,7 +102,9 @@ impl Renewals {
             Ok(Reloaded::Replaced) => {
                 self.told = None;
                 self.metrics.certificate_changes_total.inc();
-                let left = self.acceptor.validity().seconds_left(SystemTime::now());
+                let validity = self.acceptor.validity();
+                let left = validity.map(|validity| validity.seconds_left(SystemTime::now()));
+                self.health.uncertified(validity.is_none());
                 tracing::info!(
                     seconds_left = left,
                     "new connections see another certificate from now on"

@@ -36,6 +36,8 @@ pub enum Phase {
     Starting,
     /// It serves, and waits to be told by the other nodes who is there.
     Syncing,
+    /// It has no certificate yet, so that nobody can connect.
+    NoCertificate,
     /// It stays out of a cluster whose nodes are configured differently, with another number of topics.
     ClusterMismatch,
     /// It is going down.
@@ -43,9 +45,10 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 4] = [
+    const ALL: [Phase; 5] = [
         Phase::Starting,
         Phase::Syncing,
+        Phase::NoCertificate,
         Phase::ClusterMismatch,
         Phase::Draining,
     ];
@@ -58,6 +61,7 @@ impl Phase {
         match self {
             Phase::Starting => "starting",
             Phase::Syncing => "syncing",
+            Phase::NoCertificate => "no_certificate",
             Phase::ClusterMismatch => "cluster_mismatch",
             Phase::Draining => "draining",
         }
@@ -122,6 +126,11 @@ impl Health {
     /// Reports that the node waits for the others to say who is there, or no longer does.
     pub fn syncing(&self, holds: bool) {
         self.change(Phase::Syncing.bit(), holds);
+    }
+
+    /// Reports that the node waits for its first certificate, or no longer does.
+    pub fn uncertified(&self, holds: bool) {
+        self.change(Phase::NoCertificate.bit(), holds);
     }
 
     /// Reports that the other nodes are configured differently, or no longer are. For a node that starts: one that
@@ -201,7 +210,8 @@ fn shown(cluster: &ClusterSnapshot) -> Value {
 pub struct HealthState(u32);
 
 impl HealthState {
-    /// Whether the node does its work: started, no stranger to its cluster, and not draining.
+    /// Whether the node does its work: started, with a certificate if it needs one, no stranger to its cluster, and not
+    /// draining.
     pub fn is_ready(self) -> bool {
         self.phases().next().is_none()
     }
@@ -371,7 +381,7 @@ mod tests {
     #[test]
     fn each_state_has_its_answers() {
         type Change = fn(&Health);
-        let table: [(&str, Change, [u16; 6]); 9] = [
+        let table: [(&str, Change, [u16; 6]); 10] = [
             // what happened            /    /live /up  /up/on /ready /accept-traffic
             (
                 "nothing yet",
@@ -393,6 +403,11 @@ mod tests {
             (
                 "waiting for the other nodes",
                 |h| h.syncing(true),
+                [200, 200, 503, 503, 503, 503],
+            ),
+            (
+                "waiting for the first certificate",
+                |h| h.uncertified(true),
                 [200, 200, 503, 503, 503, 503],
             ),
             (

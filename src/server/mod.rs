@@ -18,6 +18,7 @@ mod follow;
 mod handshake;
 pub mod health;
 mod http;
+mod issuing;
 mod leave;
 mod listener;
 mod marks;
@@ -57,6 +58,7 @@ use self::entrances::Entrances;
 use self::follow::Follower;
 use self::health::Health;
 use self::http::Gate;
+use self::issuing::Issuing;
 use self::listener::Listening;
 use self::marks::Marks;
 use crate::adapter::Link;
@@ -68,6 +70,7 @@ use crate::hub::inbox::{Entry, Inboxes};
 use crate::metrics::Metrics;
 use crate::node::{Cluster, Node, UsageSaver};
 use crate::shard::{self, LiveBytes};
+use crate::tls::acme::Issuer;
 use crate::tls::{Acceptor, TlsFault};
 use crate::webhook::queue::JournalFault;
 
@@ -181,6 +184,7 @@ impl Server {
     async fn start_joined(config: Config, joined: Option<(Link, Threads)>) -> Result<Server, StartError> {
         let server = &config.server;
         let tls = Acceptor::new(&config.tls)?.map(Arc::new);
+        let issuer = Issuer::new(&config.tls.acme)?;
         let entrances = Entrances::bind(server).await?;
         let admin_listener = match &config.admin {
             admin if admin.enabled => {
@@ -307,10 +311,15 @@ impl Server {
             let renewals = Renewals::new(
                 acceptor.clone(),
                 &config.tls,
+                health.clone(),
                 node.metrics(),
                 reread_files.clone(),
             );
             tasks.spawn(vital("what follows the certificate", renewals.work()));
+        }
+        if let Some((acceptor, issuer)) = tls.clone().zip(issuer) {
+            let issuing = Issuing::new(acceptor, issuer, node.metrics(), address.port());
+            tasks.spawn(vital("what has certificates issued", issuing.work()));
         }
         let listening = entrances.open(&config.server, &gate.marks, limits, tls, &node)?;
         let membership = incoming.map(|incoming| Membership::begin(&node, incoming, &health));

@@ -103,6 +103,9 @@ fn snapshot(gate: &Gate, live: &LiveBytes, tls: Option<&Acceptor>) -> Snapshot {
         webhook_broker: node.webhooks().broker_snapshot(),
         cluster: node.cluster_snapshot(),
         store: node.apps().store_snapshot(),
-        certificate_expiry_s: tls.map(|tls| tls.validity().seconds_left(SystemTime::now())),
+        certificate_expiry_s: tls.map(|tls| {
+            let validity = tls.validity();
+            validity.map_or(0, |validity| validity.seconds_left(SystemTime::now()))
+        }),
     }
 }

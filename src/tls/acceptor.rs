@@ -7,9 +7,10 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
-use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
+use rustls_acme::acme::ACME_TLS_ALPN_NAME;
 
+use super::acme::{Challenges, Shown};
 use super::certificate::{Credentials, TlsFault, Validity};
 use super::config::{TlsConfig, TlsVersion};
 use super::sealed::{HANDSHAKE_BYTES_MAX, SEALED_BYTES_MAX};
@@ -27,6 +28,7 @@ pub enum Reloaded {
 /// What new handshakes are made with.
 pub struct Acceptor {
     config: TlsConfig,
+    challenges: Challenges,
     current: ArcSwap<Current>,
 }
 
@@ -34,7 +36,7 @@ struct Current {
     server: Arc<ServerConfig>,
     /// None where clients show certificates: a ticket says who somebody was, and not whether that still holds.
     tickets: Option<Arc<dyn ProducesTickets>>,
-    validity: Validity,
+    validity: Option<Validity>,
     digest: [u8; 32],
 }
 
@@ -56,9 +58,12 @@ impl Acceptor {
         let Some(credentials) = Credentials::load(config)? else {
             return Ok(None);
         };
+        let challenges = Challenges::default();
+        let current = Current::new(config, credentials, &challenges, None)?;
         Ok(Some(Acceptor {
             config: config.clone(),
-            current: ArcSwap::from_pointee(Current::new(config, credentials, None)?),
+            challenges,
+            current: ArcSwap::from_pointee(current),
         }))
     }
 
@@ -74,8 +79,13 @@ impl Acceptor {
         if credentials.digest == current.digest {
             return Ok(Reloaded::Unchanged);
         }
-        credentials.validity.judge(now)?;
-        let next = Current::new(&self.config, credentials, Some(&current))?;
+        if let Some(validity) = credentials.validity {
+            validity.judge(now)?;
+        } else if current.validity.is_some() {
+            // The file of a certificate that is in use was removed: it stays in use.
+            return Ok(Reloaded::Unchanged);
+        }
+        let next = Current::new(&self.config, credentials, &self.challenges, Some(&current))?;
         self.current.store(Arc::new(next));
         Ok(Reloaded::Replaced)
     }
@@ -94,8 +104,13 @@ impl Acceptor {
         }
     }
 
-    /// When the certificate in use is good.
-    pub fn validity(&self) -> Validity {
+    /// Answers to challenges of ACME.
+    pub(super) fn challenges(&self) -> &Challenges {
+        &self.challenges
+    }
+
+    /// When the certificate in use is good. None as long as ACME has not brought the first one: handshakes fail until then.
+    pub fn validity(&self) -> Option<Validity> {
         self.current.load().validity
     }
 }
@@ -104,6 +119,7 @@ impl Current {
     fn new(
         config: &TlsConfig,
         credentials: Credentials,
+        challenges: &Challenges,
         before: Option<&Current>,
     ) -> Result<Current, TlsFault> {
         let Credentials {
@@ -129,9 +145,15 @@ impl Current {
             Some(clients) => builder.with_client_cert_verifier(clients),
             None => builder.with_no_client_auth(),
         };
-        let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        let mut server = builder.with_cert_resolver(Arc::new(Shown {
+            certificate: key,
+            challenges: challenges.clone(),
+        }));
         // Without it some clients would speak HTTP/2.
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if config.acme.is_on() {
+            server.alpn_protocols.push(ACME_TLS_ALPN_NAME.to_vec());
+        }
         // What resumption needs is kept by the clients.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;

@@ -67,6 +67,12 @@ impl Validity {
         Ok(())
     }
 
+    /// When one that renews itself is renewed: when a third of it is left.
+    pub fn renewal(&self) -> SystemTime {
+        let length = self.end.duration_since(self.begin).unwrap_or_default();
+        self.end - length / 3
+    }
+
     /// What is left of it. Seconds; negative if it is over.
     pub fn seconds_left(&self, now: SystemTime) -> i64 {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
@@ -80,10 +86,11 @@ impl Validity {
 /// What the files of the section `tls` hold: a certificate that goes with its key, and who may sign those of clients.
 #[derive(Debug)]
 pub struct Credentials {
-    pub(super) key: Arc<CertifiedKey>,
+    /// None as long as ACME has not brought the first one.
+    pub(super) key: Option<Arc<CertifiedKey>>,
     pub(super) clients: Option<Arc<dyn ClientCertVerifier>>,
-    /// When the certificate is good. Whoever reads the files judges that.
-    pub validity: Validity,
+    /// When the certificate is good, if there is one. Whoever reads the files judges that.
+    pub validity: Option<Validity>,
     /// Tells these files from others.
     pub(super) digest: [u8; 32],
 }
@@ -94,47 +101,82 @@ impl Credentials {
     /// # Errors
     /// One of them cannot be read or used, or key and certificate do not belong together.
     pub fn load(config: &TlsConfig) -> Result<Option<Credentials>, TlsFault> {
-        let (Some(cert_file), Some(key_file)) = (&config.cert_file, &config.key_file) else {
+        let Some((cert_file, key_file)) = config.files() else {
             return Ok(None);
         };
         let provider = pem::provider();
-        let (chain_pem, key_pem) = (read("cert_file", cert_file)?, read("key_file", key_file)?);
+        let is_awaited = config.acme.is_on() && matches!(cert_file.try_exists(), Ok(false));
+        let shown = match is_awaited {
+            true => None,
+            false => Some(Pair::read(config, &cert_file, &key_file, &provider)?),
+        };
         let ca_pem = config.client_ca_file.as_ref();
         let ca_pem = ca_pem.map(|file| read("client_ca_file", file)).transpose()?;
-
-        let chain = pem::certificates(cert_file, &chain_pem);
-        let chain = chain.map_err(|text| TlsFault::new("cert_file", text))?;
-        let validity = validity(&chain, cert_file)?;
-        let key = pem::key(key_file, &key_pem).map_err(|text| TlsFault::new("key_file", text))?;
-        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                let text = format!(
-                    "the key in {} is not that of the certificate in {}",
-                    key_file.display(),
-                    cert_file.display()
-                );
-                TlsFault::new("key_file", text)
-            }
-            error => TlsFault::new(
-                "key_file",
-                format!("{} cannot be used: {error}", key_file.display()),
-            ),
-        })?;
         let clients = match (&config.client_ca_file, &ca_pem) {
             (Some(file), Some(pem)) => Some(clients(file, pem, provider)?),
             _ => None,
         };
         let digest = Sha256::new()
-            .chain_update(Sha256::digest(chain_pem))
-            .chain_update(Sha256::digest(key_pem))
+            .chain_update(shown.as_ref().map(|shown| shown.digest).unwrap_or_default())
             .chain_update(Sha256::digest(ca_pem.unwrap_or_default()))
             .finalize();
         Ok(Some(Credentials {
-            key: Arc::new(key),
+            validity: shown.as_ref().map(|shown| shown.validity),
+            key: shown.map(|shown| Arc::new(shown.key)),
             clients,
-            validity,
             digest: digest.into(),
         }))
+    }
+}
+
+/// A certificate and its key.
+struct Pair {
+    key: CertifiedKey,
+    validity: Validity,
+    digest: [u8; 32],
+}
+
+impl Pair {
+    fn read(
+        config: &TlsConfig,
+        cert_file: &Path,
+        key_file: &Path,
+        provider: &CryptoProvider,
+    ) -> Result<Pair, TlsFault> {
+        // Of a file that nobody but this server has written, the folder is to blame.
+        let is_ours = config.acme.is_on();
+        let fault = |key, text: String| match is_ours {
+            true => {
+                let text = format!("{text}; another certificate is ordered if that file is removed");
+                TlsFault::new("acme.folder", text)
+            }
+            false => TlsFault::new(key, text),
+        };
+        let (of_cert, of_key) = (|text| fault("cert_file", text), |text| fault("key_file", text));
+        let chain_pem = pem::read(cert_file).map_err(of_cert)?;
+        let key_pem = pem::read(key_file).map_err(of_key)?;
+        let chain = pem::certificates(cert_file, &chain_pem).map_err(of_cert)?;
+        let validity = validity(&chain, cert_file).map_err(of_cert)?;
+        let key = pem::key(key_file, &key_pem).map_err(of_key)?;
+        let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
+            of_key(match error {
+                Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
+                    "the key in {} is not that of the certificate in {}",
+                    key_file.display(),
+                    cert_file.display()
+                ),
+                error => format!("{} cannot be used: {error}", key_file.display()),
+            })
+        })?;
+        let digest = Sha256::new()
+            .chain_update(Sha256::digest(chain_pem))
+            .chain_update(Sha256::digest(key_pem))
+            .finalize();
+        Ok(Pair {
+            key,
+            validity,
+            digest: digest.into(),
+        })
     }
 }
 
@@ -143,12 +185,10 @@ fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, TlsFault> {
 }
 
 /// When the first certificate of a chain is good. Others may have expired without harm: clients find another way.
-fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<Validity, TlsFault> {
+pub(super) fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<Validity, String> {
     let first = chain.first().map(|first| &first[..]).unwrap_or_default();
-    let read = Certificate::from_der(first).map_err(|error| {
-        let text = format!("the certificate in {} cannot be read: {error}", file.display());
-        TlsFault::new("cert_file", text)
-    })?;
+    let read = Certificate::from_der(first)
+        .map_err(|error| format!("the certificate in {} cannot be read: {error}", file.display()))?;
     let validity = read.tbs_certificate.validity;
     Ok(Validity {
         begin: validity.not_before.to_system_time(),

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// TLS on `server.port`, for sockets, API and health checks alike: on where there is a certificate. The port speaks
-/// nothing else then. The files may be replaced while the server runs; what is wrong with the new ones is told in the
+use super::acme::{self, AcmeConfig};
+
+/// TLS on `server.port`, for sockets, API and health checks alike: on where there is a certificate, in files or by
+/// ACME. The port speaks nothing else then. The files may be replaced while the server runs; what is wrong with the new ones is told in the
 /// log, and the old ones stay in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +23,8 @@ pub struct TlsConfig {
     pub client_ca_file: Option<PathBuf>,
     /// The oldest version of TLS that is spoken.
     pub min_version: TlsVersion,
+    /// In place of files that somebody else brings.
+    pub acme: AcmeConfig,
 }
 
 /// A version of TLS.
@@ -38,12 +42,35 @@ pub enum TlsVersion {
 impl TlsConfig {
     /// Whether the main port speaks TLS.
     pub fn is_on(&self) -> bool {
-        self.cert_file.is_some()
+        self.cert_file.is_some() || self.acme.is_on()
+    }
+
+    /// Where the certificate and its key are, or will be.
+    pub(super) fn files(&self) -> Option<(PathBuf, PathBuf)> {
+        if self.acme.is_on() {
+            let file = acme::file(&self.acme);
+            return Some((file.clone(), file));
+        }
+        self.cert_file.clone().zip(self.key_file.clone())
+    }
+
+    /// The files that TLS is made from, to be read again when they change.
+    pub fn followed(&self) -> impl Iterator<Item = PathBuf> {
+        let certificate = self.files().into_iter().flat_map(<[PathBuf; 2]>::from);
+        certificate.chain(self.client_ca_file.clone())
     }
 
     /// What does not go together, by the key in this section. What is in the files is not looked at.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
-        let mut faults = Vec::new();
+        let mut faults = self.acme.faults();
+        if self.acme.is_on() {
+            let both = [("cert_file", &self.cert_file), ("key_file", &self.key_file)];
+            let both = both.into_iter().filter(|(_, file)| file.is_some());
+            let text =
+                "stands beside `tls.acme.domains`, by which the server has a certificate issued: one of them";
+            faults.extend(both.map(|(key, _)| (key, text.to_owned())));
+            return faults;
+        }
         let mut needs = |key, needed: &str| {
             faults.push((key, format!("means nothing without `tls.{needed}`")));
         };

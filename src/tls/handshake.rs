@@ -25,6 +25,9 @@ pub enum HandshakeFault {
     /// The client left before it had said anything: nothing is wrong, somebody looked whether we listen.
     #[error("nothing was said")]
     Nothing,
+    /// A service of ACME has come to see the answer to its challenge, and has seen it: nothing is wrong.
+    #[error("a challenge of ACME was answered")]
+    Challenge,
     /// The client speaks something else; if it is HTTP, it was told so.
     #[error("it is not TLS")]
     NotTls,
@@ -79,6 +82,14 @@ where
         stream.write_all(answers.as_bytes()).await?;
     }
     stream.flush().await?;
+    if sealed.is_challenge() {
+        let mut answers = Records::default();
+        // Who has seen enough may be gone before it hears more, which is nobody's fault.
+        if sealed.say_goodbye(&mut answers).is_ok() {
+            let _ = part(stream, answers.as_bytes()).await;
+        }
+        return Err(HandshakeFault::Challenge);
+    }
     sealed.early = opened.into();
     Ok(sealed)
 }

@@ -1,4 +1,4 @@
-//! TLS on the main port: the certificate and what may replace it, the handshake, and the state of one encrypted
+//! TLS on the main port: the certificate and what may replace or bring it, the handshake, and the state of one encrypted
 //! connection.
 //!
 //! A connection owns no buffers: whoever reads and writes for it lends theirs, so that thousands which are idle cost
@@ -6,6 +6,7 @@
 //! all else is bytes in and bytes out. Not here: threads and deadlines, WebSockets, what is said inside.
 
 mod acceptor;
+pub mod acme;
 mod certificate;
 mod config;
 mod handshake;

@@ -13,6 +13,7 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
 use rustls::{Error, HandshakeKind};
+use rustls_acme::acme::ACME_TLS_ALPN_NAME;
 
 /// The most that one record holds. Bytes.
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -127,6 +128,11 @@ impl Sealed {
     /// Whether an earlier session goes on, if the handshake is over.
     pub fn is_resumed(&self) -> bool {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Whether the peer has only come to see the answer to a challenge of ACME, if the handshake is over.
+    pub(super) fn is_challenge(&self) -> bool {
+        self.connection.alpn_protocol() == Some(ACME_TLS_ALPN_NAME)
     }
 
     /// Whether the peer has shown a certificate. One that was not signed by who was asked for has ended the handshake.

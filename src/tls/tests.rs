@@ -418,8 +418,9 @@ fn wrong_files_change_nothing_and_say_what_is_wrong() {
     files.replace(&other);
     assert_eq!(acceptor.reload(now), Ok(Reloaded::Replaced));
     assert_eq!(acceptor.reload(now), Ok(Reloaded::Unchanged));
-    assert!(acceptor.validity().seconds_left(now) > before.seconds_left(now));
-    assert!(acceptor.validity().seconds_left(year(2095)) < 0);
+    let left = |validity: Option<Validity>, now| validity.map(|validity| validity.seconds_left(now));
+    assert!(left(acceptor.validity(), now) > left(before, now));
+    assert!(left(acceptor.validity(), year(2095)) < Some(0));
 }
 
 #[test]
@@ -471,4 +472,51 @@ async fn records_that_say_next_to_nothing_use_up_the_turn_of_a_task() {
         tokio::task::yield_now().await;
     }
     assert!(turns[0] < WORDS * 3 / 4, "all was there at once: {turns:?}");
+}
+
+#[test]
+fn what_acme_brings_is_shown_from_then_on_and_stays_when_it_is_lost() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = TlsConfig {
+        acme: acme::AcmeConfig {
+            domains: vec!["localhost.example".into()],
+            folder: folder.path().into(),
+            ..acme::AcmeConfig::default()
+        },
+        ..TlsConfig::default()
+    };
+    let acceptor = Acceptor::new(&config)
+        .expect("nothing is wrong")
+        .expect("TLS is on");
+    let now = UNIX_EPOCH + Duration::from_secs(60 * 31_557_600);
+    let client = || authority.client(&[&TLS13, &TLS12], None);
+    let asks_challenge = || {
+        let mut client = client();
+        client.alpn_protocols = vec![b"acme-tls/1".to_vec()];
+        client
+    };
+    assert_eq!(acceptor.reload(now), Ok(Reloaded::Unchanged));
+    assert_eq!(acceptor.validity(), None);
+    assert!(
+        Pair::new(&acceptor, client()).settle(9999).is_err(),
+        "nothing to show"
+    );
+
+    let issued = authority.vouch_from_to(2020, 2050);
+    let file = acme::file(&config.acme);
+    std::fs::write(&file, format!("{}{}", issued.key, issued.certificate)).expect("it is written");
+    assert_eq!(acceptor.reload(now), Ok(Reloaded::Replaced));
+    assert!(acceptor.validity().is_some());
+    assert!(Pair::new(&acceptor, client()).settle(9999).is_ok());
+    let asked = Pair::new(&acceptor, asks_challenge()).settle(9999);
+    assert!(asked.is_err(), "nobody is shown the certificate for a challenge");
+
+    std::fs::remove_file(&file).expect("it was there");
+    assert_eq!(acceptor.reload(now), Ok(Reloaded::Unchanged));
+    assert!(Pair::new(&acceptor, client()).settle(9999).is_ok());
+    std::fs::write(&file, "nonsense").expect("it is written");
+    let fault = acceptor.reload(now).expect_err("nonsense");
+    assert_eq!(fault.key, "acme.folder");
+    assert!(fault.text.contains("if that file is removed"), "{fault}");
 }

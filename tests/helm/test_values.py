@@ -70,6 +70,7 @@ REFUSED = [
     (CLUSTER, {"redis": {"enabled": True}}, "config.redis.url: stands beside `redis.enabled`"),
     (MINIMAL, {"existingSecret": "mine"}, "config.apps: stands beside `existingSecret`"),
     (MINIMAL, {"tls": {"existingSecret": "mine"}, "config": {"tls": FILES}}, "config.tls.cert_file: stands beside `tls.existingSecret`"),
+    (MINIMAL, {"config": {"tls": {"acme": {"domains": ["a.example"], "terms_agreed": True}}}}, "config.tls.acme.domains: is for a single machine"),
     (MINIMAL, {"tls": {"existingSecret": "mine"}, "config": {"tls": {"key_file": "/key"}}}, "config.tls.key_file: stands beside"),
     (MINIMAL, {"config": {"server": {"port": 0}}}, "config.server.port: is 0"),
     (MINIMAL, {"config": {"admin": {"enabled": False}}}, "config.admin.enabled: is false"),

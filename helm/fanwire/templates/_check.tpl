@@ -31,6 +31,10 @@
 {{- fail "config.admin.enabled: is false, but the probes ask the admin port" -}}
 {{- end -}}
 
+{{- if dig "tls" "acme" "domains" "" $config -}}
+{{- fail "config.tls.acme.domains: is for a single machine; here cert-manager has certificates issued, for `tls.existingSecret` or `ingress.tls`" -}}
+{{- end -}}
+
 {{- if .Values.tls.existingSecret -}}
 {{- range $key := list "cert_file" "key_file" -}}
 {{- if dig "tls" $key "" $config -}}

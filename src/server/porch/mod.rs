@@ -71,10 +71,12 @@ enum Unfit {
 }
 
 impl Unfit {
-    /// As what it is counted, unless nothing is wrong: who looks whether somebody listens has nothing to say.
+    /// As what it is counted, unless nothing is wrong: who looks whether somebody listens has nothing to say, and who asks
+    /// whether a name leads here has heard it.
     fn counted_as(&self) -> Option<ConnectionError> {
         match self {
-            Unfit::Header(HeaderFault::Nothing) | Unfit::Tls(HandshakeFault::Nothing) => None,
+            Unfit::Header(HeaderFault::Nothing) => None,
+            Unfit::Tls(HandshakeFault::Nothing | HandshakeFault::Challenge) => None,
             Unfit::Header(_) => Some(ConnectionError::ProxyHeader),
             Unfit::Tls(_) => Some(ConnectionError::Tls),
             Unfit::TooMany(_) | Unfit::TooOften => Some(ConnectionError::AddressLimit),
