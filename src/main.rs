@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 use fanwire::checkup::Report;
 use fanwire::config::{Config, ConfigError, ConfigSource, LogConfig, LogFormat, LogLevel};
@@ -74,8 +75,8 @@ enum Command {
         /// Ask instead whether it is ready for traffic
         #[arg(long)]
         ready: bool,
-        /// Ask there instead
-        #[arg(long, value_name = "http://HOST:PORT/PATH", conflicts_with = "ready")]
+        /// Ask there instead; the path says what is asked, /live or /ready
+        #[arg(long, value_name = "http://HOST:PORT/PATH")]
         url: Option<Uri>,
     },
     /// Bring the tables of the store (`store.url`) up to date, or make them
@@ -128,13 +129,29 @@ Examples:
 const CONTROL_THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misread(&error),
+    };
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fanwire: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Answers `--help`, or tells what is wrong about the arguments. A file where a command is to stand is the configuration.
+fn misread(error: &clap::Error) -> ExitCode {
+    // Nobody is left to be told.
+    let _ = error.print();
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+        && word.contains(['.', '/'])
+    {
+        eprintln!("\nA configuration file is named by --config: fanwire --config {word}");
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -173,6 +190,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Doctor => doctor(load),
         Command::Health { ready, url } => {
             let url = match url {
+                Some(_) if ready => {
+                    anyhow::bail!(
+                        "--ready means nothing beside --url, whose path says what is asked: end it with /ready"
+                    )
+                }
                 Some(url) => url,
                 None => probe::url(&source.admin(), ready)?,
             };
@@ -195,7 +217,10 @@ fn certificates(config: &Config) -> anyhow::Result<()> {
     if let Some(validity) = credentials.and_then(|credentials| credentials.validity)
         && !config.tls.acme.is_on()
     {
-        validity.judge(SystemTime::now())?;
+        let judged = validity.judge(SystemTime::now());
+        judged.map_err(|fault| {
+            anyhow::anyhow!("{fault} (a server serves with it all the same, and says so in its log)")
+        })?;
     }
     Ok(())
 }

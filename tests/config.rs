@@ -139,6 +139,7 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
         ("tls.acme.email", _) => of_text("7@a.example"),
         ("tls.acme.directory_url", _) => of_text("https://7.example/"),
         ("redis.url", _) => of_text("rediss://[::1]:7"),
+        ("nats.urls[0]", _) => of_text("nats://7.example"),
         ("store.url", _) => of_text("sqlite:///7"),
         // Looks like a number, and must stay text.
         (_, Some("string")) => of_text("7"),
@@ -169,7 +170,7 @@ fn another_value(path: &KeyPath, schema: &Value) -> (String, Value) {
 
 /// What else is set where a setting means nothing by itself: the first entry of a list that is empty in the example, or
 /// what switches a section on.
-const BESIDE: [(&str, &str, &str); 16] = [
+const BESIDE: [(&str, &str, &str); 18] = [
     (
         "server.unix_socket_mode",
         "server.unix_socket",
@@ -209,6 +210,8 @@ const BESIDE: [(&str, &str, &str); 16] = [
         "apps[0].channels",
         r#"[{"pattern": "p*", "client_events": true}]"#,
     ),
+    ("redis.url", "adapter.driver", "redis"),
+    ("nats.urls", "adapter.driver", "nats"),
     ("store", "store.url", "sqlite:///tmp/apps.db"),
     ("tls.acme", "tls.acme.domains", r#"["a.example"]"#),
     ("tls.acme", "tls.acme.terms_agreed", "true"),
@@ -308,7 +311,8 @@ fn all_slips_are_told_at_once_with_the_nearest_name() {
     let refusal = Fanwire::new()
         .with_config(&json!({
             "$schema": "fanwire.schema.json",
-            "server": {"prot": 7000, "port": 70000, "shards": "all"},
+            "server": {"prot": 7000, "port": 70000, "shards": "all", "keep_alive_s": "30s"},
+            "admin": {"port": "9601"},
             "colour": "blue",
             "apps": [{"id": 1, "key": "a", "secret": "s", "max_connections": 5}, {"id": "2", "key": "b"}],
         }))
@@ -317,9 +321,11 @@ fn all_slips_are_told_at_once_with_the_nearest_name() {
         .refusal();
     let expected = "\
 fanwire: the configuration cannot be used:
+  admin.port: must be a whole number, found text: take off the quotes
   apps[0].id: must be text, found a number: put it in quotes
   apps[0].max_connections: there is no such setting; did you mean `apps[0].connections_max`?
   colour: there is no such setting
+  server.keep_alive_s: must be a whole number, found text: write the number of seconds alone, without quotes
   server.port: must be a whole number from 0 to 65535, not 70000
   server.prot: there is no such setting; did you mean `server.port`?
   server.shards: must be a whole number, found text
@@ -430,12 +436,18 @@ fn secrets_show_nowhere() {
         let refusal = Fanwire::new().with_config(&config).refusal();
         assert!(!refusal.contains(secret), "{refusal}");
     }
-    let redis = json!({"url": format!("redis://:{secret}@localhost"), "sentinel_password": secret});
-    let nats = json!({"urls": [format!("nats://fan:{secret}@localhost")], "password": secret});
-    for driver in ["none", "redis", "nats"] {
+    let redis = json!({"url": format!("redis://:{secret}@localhost")});
+    let nats = json!({"urls": ["nats://localhost"], "username": "fan", "password": secret});
+    let wrong = json!({"urls": [format!("nats://fan:{secret}@localhost")], "password": secret});
+    for (driver, redis, nats, is_right) in [
+        ("redis", redis.clone(), json!({}), true),
+        ("nats", json!({}), nats.clone(), true),
+        ("none", redis.clone(), nats, false),
+        ("nats", redis, wrong, false),
+    ] {
         let written = json!({"apps": apps, "adapter": {"driver": driver}, "redis": redis, "nats": nats});
         let output = Fanwire::new().with_config(&written).run(&["check-config"]);
-        assert_eq!(output.status.success(), driver == "none");
+        assert_eq!(output.status.success(), is_right, "{driver}");
         assert!(!(text(&output.stdout) + &text(&output.stderr)).contains(secret));
     }
     let half_an_app = format!("[{{\"secret\": \"{secret}\"");
@@ -499,7 +511,11 @@ fn redis_is_looked_at_only_where_it_is_used() {
         Config::load(None, variables.map(|(name, text)| (name.into(), text.into())))
     };
     let wrong = json!({"url": "redis://localhost/5", "password_file": "nowhere"});
-    assert!(load("none", wrong.clone()).is_ok());
+    let error = load("none", wrong.clone()).expect_err("idle").to_string();
+    assert!(
+        error.contains("redis.url (FANWIRE_REDIS): nothing uses it") && error.lines().count() == 2,
+        "{error}"
+    );
     let error = load("redis", wrong).expect_err("a database").to_string();
     assert!(
         error.contains("redis.url (FANWIRE_REDIS): names a database"),
@@ -539,6 +555,10 @@ fn the_command_line_explains_itself() {
         "schema",
     ] {
         assert!(help.contains(word), "--help does not mention {word}");
+    }
+    for (word, is_file) in [("x.json", true), ("./x", true), ("srve", false)] {
+        let told = text(&fanwire.run(&[word]).stderr);
+        assert_eq!(told.contains(&format!("--config {word}")), is_file, "{told}");
     }
     let schema: Value = serde_json::from_str(&said(&["schema"])).expect("JSON");
     assert_eq!(schema, Config::schema());

@@ -90,6 +90,7 @@ fn a_node_that_is_alone_needs_little() {
     let told = doctor(&[]);
     told.is_well()
         .says("note", "adapter.driver is none")
+        .says("note", "a service has its own")
         .says("ok", "open files")
         .says("ok", "of memory");
 }
@@ -120,7 +121,12 @@ fn a_certificate_is_judged_and_so_is_its_key() {
     checked(true);
     files.replace(&authority.vouch_from_to(2020, 2025));
     doctor(&settings).says("FAILURE", "expired on 2025-01-01");
-    assert!(checked(false).contains("tls.cert_file: the certificate expired on 2025-01-01"));
+    let told = checked(false);
+    assert!(
+        told.contains("tls.cert_file: the certificate expired on 2025-01-01"),
+        "{told}"
+    );
+    assert!(told.contains("serves with it all the same"), "{told}");
     files.replace(&Certified {
         key: authority.vouch().key,
         ..authority.vouch()

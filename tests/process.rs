@@ -197,7 +197,10 @@ fn a_port_that_is_taken_is_told_with_its_setting() {
         .expect("the binary starts");
     let said = String::from_utf8(output.stderr).expect("output is UTF-8");
     assert!(
-        !output.status.success() && said.contains("server.port") && said.contains(&port),
+        !output.status.success()
+            && said.contains("server.port")
+            && said.contains(&port)
+            && said.contains("another process listens there"),
         "{said}"
     );
 }
@@ -390,6 +393,8 @@ fn health_says_whether_it_lives_and_whether_it_is_ready() {
         let (is_well, said) = health(arguments, &config);
         assert!(is_well, "{arguments:?}: {said}");
     }
+    let (is_well, said) = health(&["--ready", "--url", "http://127.0.0.1:1/live"], &config);
+    assert!(!is_well && said.contains("path says what is asked"), "{said}");
     let elsewhere = format!("http://{}/up/nobody", process.address);
     let (is_well, said) = health(&["--url", &elsewhere], &config);
     assert!(!is_well && said.contains("404"), "{said}");

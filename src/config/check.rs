@@ -6,6 +6,8 @@
 use super::path::KeyPath;
 use super::server::address;
 use super::{Config, MetricsConfig};
+use crate::adapter::nats::NatsConfig;
+use crate::adapter::redis::RedisConfig;
 use crate::app::{AppConfig, Apps, Fault, Secret};
 
 /// What is wrong, by the key where it shows.
@@ -184,11 +186,23 @@ fn unreachable_brokers(config: &Config) -> Found {
         .collect();
     if config.uses_redis() {
         found.extend(config.redis.faults().into_iter().map(section("redis")));
+    } else if config.redis.url != RedisConfig::default().url {
+        found.push((KeyPath::new("redis.url"), idle("redis")));
     }
     if config.uses_nats() {
         found.extend(config.nats.faults().into_iter().map(section("nats")));
+    } else if config.nats.urls != NatsConfig::default().urls {
+        found.push((KeyPath::new("nats.urls"), idle("nats")));
     }
     found
+}
+
+/// Nodes that are meant to share a broker and do not would each serve their own sockets only, and look well.
+fn idle(broker: &str) -> String {
+    format!(
+        "nothing uses it, so this node is not joined to others by it: set `adapter.driver` to {broker} (or, for webhooks \
+         alone, `webhooks.queue`), or leave it out"
+    )
 }
 
 /// What apps say about themselves, with the full paths of the keys.
@@ -339,6 +353,12 @@ mod tests {
                 json!({"webhooks": {"queue": "nats"}, "nats": {"urls": ["a"]}}),
                 "nats.urls",
             ),
+            (json!({"redis": {"url": "redis://a"}}), "redis.url"),
+            (json!({"nats": {"urls": ["nats://a"]}}), "nats.urls"),
+            (
+                json!({"adapter": {"driver": "nats"}, "redis": {"url": "redis://a"}}),
+                "redis.url",
+            ),
             (json!({"admin": {"port": 6001}}), "admin.port"),
             (
                 json!({"webhooks": {"block": ["10.0.0.0/8", "all"]}}),
@@ -441,8 +461,8 @@ mod tests {
                 "apps": [app(json!({"tls_only": true}))]}),
             json!({"tls": {"cert_file": "a", "key_file": "b"}, "apps": [app(json!({"tls_only": true}))]}),
             json!({"adapter": {"prefix": "a-1.b_2"}}),
-            json!({"redis": {"url": "not used"}}),
-            json!({"nats": {"urls": ["not used"]}}),
+            json!({"redis": {"url": "redis://127.0.0.1:6379", "ca_file": "not used"}}),
+            json!({"webhooks": {"queue": "nats"}, "nats": {"urls": ["nats://a"]}}),
             json!({"admin": {"port": 6001, "host": "127.0.0.2"}}),
             json!({"admin": {"port": 6001, "enabled": false}}),
             json!({"admin": {"port": 0}, "server": {"port": 0}}),

@@ -90,6 +90,8 @@ impl Override<'_> {
                 let meant = self.text.to_str().and_then(|text| self.shape.choice_with(text));
                 if let Some(name) = meant {
                     text += &format!("; did you mean {}?", path.key(name).env_name());
+                } else if let Some(unit) = path.unit() {
+                    text += &format!(": the number of {unit} alone");
                 }
                 report.add(path.clone(), Some(&self.variable), text);
                 return None;

@@ -6,6 +6,12 @@ use super::path::KeyPath;
 const LIKELY: f64 = 0.8;
 /// The same for whole paths, which often have much in common anyway.
 const LIKELY_PATH: f64 = 0.95;
+/// What a name has that is one slip from a known one: a letter too many, too few, wrong, or swapped with the next.
+const SLIP: f64 = 0.95;
+/// Names so short are one slip from too many. Bytes.
+const SHORT: usize = 2;
+/// What a likely name of the same section has before all others, one of the very name in another section included.
+const NEAR: f64 = 4.0;
 /// What a setting of the very name loses for each section that it is in.
 const DEPTH: f64 = 0.2;
 
@@ -51,9 +57,10 @@ fn foreign(unknown: &KeyPath) -> Option<Option<&'static str>> {
 /// name is the very same; the order of the words in a name does not count, so `max_connections` finds
 /// `connections_max`.
 fn likest(unknown: &KeyPath, name: &str, known: impl IntoIterator<Item = KeyPath>) -> Option<KeyPath> {
+    let section = without_indexes(split(unknown.as_str()).0);
     let whole = plain(&without_indexes(unknown.as_str()));
     let rank = |path: KeyPath| {
-        let known_name = split(path.as_str()).1;
+        let (known_section, known_name) = split(path.as_str());
         let by_name = if known_name == name {
             // Of several by that name, the least hidden one.
             2.0 - DEPTH * path.as_str().matches('.').count() as f64
@@ -61,7 +68,10 @@ fn likest(unknown: &KeyPath, name: &str, known: impl IntoIterator<Item = KeyPath
             likeness(name, known_name)
         };
         let by_path = strsim::jaro_winkler(&whole, &plain(path.as_str()));
-        (by_name > LIKELY || by_path > LIKELY_PATH).then_some((by_name + by_path, path))
+        // At the top, whole paths in one word are as likely as the name of a section.
+        let is_near = !section.is_empty() && known_section == section && by_name > LIKELY;
+        let near = if is_near { NEAR } else { 0.0 };
+        (by_name > LIKELY || by_path > LIKELY_PATH).then_some((near + by_name + by_path, path))
     };
     let ranked = known.into_iter().filter_map(rank);
     ranked
@@ -70,7 +80,10 @@ fn likest(unknown: &KeyPath, name: &str, known: impl IntoIterator<Item = KeyPath
 }
 
 fn likeness(a: &str, b: &str) -> f64 {
-    strsim::jaro_winkler(a, b).max(strsim::jaro_winkler(&sorted_words(a), &sorted_words(b)))
+    let is_slip = a.len().min(b.len()) > SHORT && strsim::osa_distance(a, b) == 1;
+    strsim::jaro_winkler(a, b)
+        .max(strsim::jaro_winkler(&sorted_words(a), &sorted_words(b)))
+        .max(if is_slip { SLIP } else { 0.0 })
 }
 
 /// The section of a path, and the last name in it.
@@ -129,6 +142,10 @@ mod tests {
             ("server.tls", Some("tls")),
             ("ssl", Some("tls")),
             ("tls.cert_fil", Some("tls.cert_file")),
+            ("tls.key", Some("tls.key_file")),
+            ("tls.cert", Some("tls.cert_file")),
+            ("apps[0].kye", Some("apps[0].key")),
+            ("apps[0].secrets", Some("apps[0].secret")),
             ("server.zzz", None),
             ("colour", None),
         ];

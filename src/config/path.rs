@@ -45,6 +45,21 @@ impl KeyPath {
         format!("{ENV_PREFIX}{}", path.to_ascii_uppercase())
     }
 
+    /// What a number here counts, as far as the name says so.
+    pub(super) fn unit(&self) -> Option<&'static str> {
+        let name = self.0.rsplit('.').next().unwrap_or_default();
+        let words = || name.split('_');
+        if words().any(|word| word == "per") {
+            return None;
+        }
+        words().find_map(|word| match word {
+            "s" => Some("seconds"),
+            "ms" => Some("milliseconds"),
+            "bytes" => Some("bytes"),
+            _ => None,
+        })
+    }
+
     /// Whether the other path is this one or leads to something inside it.
     pub fn contains(&self, other: &KeyPath) -> bool {
         let rest = other.0.strip_prefix(&self.0);
@@ -69,6 +84,19 @@ mod tests {
         let origin = apps.index(0).key("allowed_origins").index(12);
         assert_eq!(origin.as_str(), "apps[0].allowed_origins[12]");
         assert_eq!(origin.env_name(), "FANWIRE_APPS__0__ALLOWED_ORIGINS__12");
+    }
+
+    #[test]
+    fn the_unit_of_a_number_stands_in_its_name() {
+        for (path, unit) in [
+            ("server.keep_alive_s", Some("seconds")),
+            ("apps[0].webhooks[0].timeout_ms", Some("milliseconds")),
+            ("server.body_bytes_max", Some("bytes")),
+            ("server.address_handshakes_per_s", None),
+            ("server.port", None),
+        ] {
+            assert_eq!(KeyPath::new(path).unit(), unit, "{path}");
+        }
     }
 
     #[test]

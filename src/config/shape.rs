@@ -173,7 +173,7 @@ impl Shape {
                 }
                 all_fit
             }
-            (shape, value) => match shape.unfit(value) {
+            (shape, value) => match shape.unfit(value, path) {
                 None => true,
                 Some(text) => {
                     report(path.clone(), Fault::Unfit(text));
@@ -184,7 +184,7 @@ impl Shape {
     }
 
     /// What is wrong with a value that has no parts, or is of the wrong type altogether.
-    fn unfit(&self, value: &Value) -> Option<String> {
+    fn unfit(&self, value: &Value, path: &KeyPath) -> Option<String> {
         match (self, value) {
             (Shape::Switch, Value::Bool(_)) => None,
             (Shape::Text, Value::String(_)) => None,
@@ -204,6 +204,14 @@ impl Shape {
             },
             (Shape::Text, Value::Number(_)) => {
                 Some("must be text, found a number: put it in quotes".to_owned())
+            }
+            (Shape::Number { .. } | Shape::Switch, Value::String(text)) => {
+                let told = format!("must be {}, found text", self.name());
+                Some(match path.unit() {
+                    _ if self.parse(text).is_ok() => told + ": take off the quotes",
+                    Some(unit) => format!("{told}: write the number of {unit} alone, without quotes"),
+                    None => told,
+                })
             }
             _ => Some(format!("must be {}, found {}", self.name(), name(value))),
         }

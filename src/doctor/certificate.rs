@@ -2,6 +2,10 @@
 
 use std::time::SystemTime;
 
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+use x509_cert::ext::pkix::SubjectAltName;
+
 use crate::checkup::Report;
 use crate::tls::{Credentials, TlsConfig};
 
@@ -46,6 +50,35 @@ pub(super) fn examine(config: &TlsConfig, now: SystemTime, report: &mut Report<'
     } else {
         report.good(text);
     }
+    acceptance(&credentials, report);
+}
+
+/// What only some clients take: others than whoever tries it first.
+fn acceptance(credentials: &Credentials, report: &mut Report<'_>) {
+    let [own, others @ ..] = credentials.chain() else {
+        return;
+    };
+    let Ok(own) = Certificate::from_der(own) else {
+        return;
+    };
+    let own = own.tbs_certificate;
+    if !matches!(own.get::<SubjectAltName>(), Ok(Some(_))) {
+        report.warning(
+            "the certificate has no subjectAltName: browsers look for the server's name nowhere else, and refuse it",
+            "have it made with one, such as `subjectAltName=DNS:ws.example.com`",
+        );
+    }
+    if others.is_empty() && own.issuer != own.subject {
+        report.warning(
+            format!(
+                "the certificate stands alone in its file: clients that do not know `{}`, which signed it, refuse it, \
+                 phones above all",
+                own.issuer
+            ),
+            "append the certificates that lead to an authority (the `fullchain.pem` of most tools), unless that one is an \
+             authority which all clients know",
+        );
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +87,42 @@ mod tests {
 
     use super::*;
     use crate::tls::certificates;
+
+    #[test]
+    fn what_some_clients_refuse_is_told() {
+        let authority = certificates::Authority::new();
+        let alone = authority.vouch();
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let nameless = rcgen::CertificateParams::default()
+            .self_signed(&key)
+            .expect("a certificate");
+        let nameless = certificates::Certified {
+            certificate: nameless.pem(),
+            key: key.serialize_pem(),
+        };
+        let chain = certificates::Certified {
+            certificate: format!("{}{}", alone.certificate, authority.pem),
+            ..alone.clone()
+        };
+        for (certified, told_of) in [
+            (chain, [false, false]),
+            (alone, [false, true]),
+            (nameless, [true, false]),
+        ] {
+            let files = certificates::Files::of(&certified);
+            let config = TlsConfig {
+                cert_file: Some(files.certificate()),
+                key_file: Some(files.key()),
+                ..TlsConfig::default()
+            };
+            let mut out = Vec::new();
+            examine(&config, SystemTime::now(), &mut Report::new(&mut out));
+            let told = String::from_utf8(out).expect("text");
+            let is_told =
+                ["no subjectAltName", "do not know `CN=an authority"].map(|part| told.contains(part));
+            assert_eq!(is_told, told_of, "{told}");
+        }
+    }
 
     #[test]
     fn who_has_little_time_left_is_warned() {

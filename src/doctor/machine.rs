@@ -1,8 +1,9 @@
 //! What the machine and its limits bear: open files, memory, the clock.
 
+use std::num::NonZero;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 
 use crate::adapter::config::Driver;
 use crate::checkup::Report;
@@ -18,9 +19,24 @@ const BASE_BYTES: u64 = 64 * 1024 * 1024;
 const CLOCK_MIN_S: u64 = 1_767_225_600;
 
 pub(super) fn examine(config: &Config, report: &mut Report<'_>) {
+    whose(report);
     files(config, report);
     memory(config, Memory::read().ok(), report);
     clock(SystemTime::now(), report);
+}
+
+/// What is found here holds for whoever looks; a service has a user and limits of its own.
+fn whose(report: &mut Report<'_>) {
+    let user = geteuid();
+    let root = match user.is_root() {
+        true => ", and root may read files that it may not",
+        false => "",
+    };
+    report.note(format!(
+        "the limits and rights are those of this shell, of the user {}: a service has its own{root}; look as the user that it \
+         runs as, and at `process_max_fds` and `sockets_max` among its metrics while it runs",
+        user.as_raw()
+    ));
 }
 
 /// Each socket is an open file. The server raises the soft limit to the hard one by itself.
@@ -61,10 +77,22 @@ fn memory(config: &Config, memory: Option<Memory>, report: &mut Report<'_>) {
     let Some(memory) = memory else {
         return report.note("how much memory there is cannot be read on this system");
     };
-    let mut bounds = vec![(
-        "server.outbox_total_bytes_max",
-        config.server.outbox_total_bytes_max as u64,
-    )];
+    let server = &config.server;
+    let shards = match server.shards {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        shards => shards,
+    };
+    let inboxes = format!("{shards} × server.inbox_bytes_max");
+    let mut bounds = vec![
+        (
+            "server.outbox_total_bytes_max",
+            server.outbox_total_bytes_max as u64,
+        ),
+        (
+            &*inboxes,
+            (shards as u64).saturating_mul(server.inbox_bytes_max as u64),
+        ),
+    ];
     if config.adapter.driver != Driver::None {
         bounds.push(("adapter.ring_bytes_max", config.adapter.ring_bytes_max as u64));
         bounds.push(("adapter.inbox_bytes_max", config.adapter.inbox_bytes_max as u64));
@@ -73,11 +101,12 @@ fn memory(config: &Config, memory: Option<Memory>, report: &mut Report<'_>) {
         .iter()
         .fold(BASE_BYTES, |sum, (_, bytes)| sum.saturating_add(*bytes));
     let names: Vec<_> = bounds.iter().map(|(name, _)| *name).collect();
-    let (total, names) = (memory.total, names.join(" + "));
+    let base = mebibytes(BASE_BYTES);
+    let (total, names) = (memory.total, format!("{base} + {}", names.join(" + ")));
     if full > total {
         report.warning(
             format!(
-                "{} of memory; queues filled to their bounds ({names}) take {}, sockets not counted",
+                "{} of memory; a node with queues filled to their bounds ({names}) takes {}, sockets not counted",
                 mebibytes(total),
                 mebibytes(full)
             ),
@@ -85,7 +114,7 @@ fn memory(config: &Config, memory: Option<Memory>, report: &mut Report<'_>) {
         );
     } else {
         report.good(format!(
-            "{} of memory; queues filled to their bounds ({names}) take {}",
+            "{} of memory; a node with queues filled to their bounds ({names}) takes {}, sockets not counted",
             mebibytes(total),
             mebibytes(full)
         ));
@@ -145,14 +174,16 @@ mod tests {
         let memory_of = |total| Some(Memory { used: 0, total });
         let mut config = Config::default();
         config.server.outbox_total_bytes_max = 100 << 20;
+        (config.server.shards, config.server.inbox_bytes_max) = (2, 10 << 20);
         config.adapter.ring_bytes_max = 100 << 20;
         config.adapter.inbox_bytes_max = 100 << 20;
         let alone = told(|report| memory(&config, memory_of(200 << 20), report));
-        assert!(alone.contains("ok ") && alone.contains("take 164 MiB"), "{alone}");
+        let sum = "(64 MiB + server.outbox_total_bytes_max + 2 × server.inbox_bytes_max) takes 184 MiB";
+        assert!(alone.contains("ok ") && alone.contains(sum), "{alone}");
         config.adapter.driver = Driver::Redis;
         let joined = told(|report| memory(&config, memory_of(200 << 20), report));
         assert!(
-            joined.contains("warning") && joined.contains("take 364 MiB"),
+            joined.contains("warning") && joined.contains("takes 384 MiB"),
             "{joined}"
         );
     }

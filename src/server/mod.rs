@@ -78,7 +78,7 @@ use crate::webhook::queue::JournalFault;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The main or the admin port.
-    #[error("cannot listen on {host}:{port}, as {setting} say")]
+    #[error("cannot listen on {host}:{port}, as {setting} say{}", remedy(.source))]
     Listen {
         /// The host asked for.
         host: String,
@@ -394,6 +394,20 @@ impl Drop for Server {
         for shard in 0..self.shards.len() {
             delivery.push(shard as u16, Entry::Stop);
         }
+    }
+}
+
+/// What to do where a port cannot be had.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            " (another process listens there, `fanwire doctor` says more: stop it, or choose another port)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 need the capability CAP_NET_BIND_SERVICE: choose a higher one, or a proxy)"
+        }
+        io::ErrorKind::AddrNotAvailable => " (name an address of this machine, or 0.0.0.0 for all)",
+        _ => "",
     }
 }
 

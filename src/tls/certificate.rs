@@ -11,8 +11,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use sha2::{Digest, Sha256};
-use x509_cert::Certificate;
 use x509_cert::der::Decode;
+use x509_cert::{Certificate, Version};
 
 use super::config::TlsConfig;
 use crate::pem;
@@ -96,6 +96,11 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// The certificates that clients are shown, the server's own first. None as long as there is none.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        self.key.as_ref().map_or(&[], |key| &key.cert)
+    }
+
     /// Reads the files, if TLS is switched on.
     ///
     /// # Errors
@@ -158,15 +163,18 @@ impl Pair {
         let chain = pem::certificates(cert_file, &chain_pem).map_err(of_cert)?;
         let validity = validity(&chain, cert_file).map_err(of_cert)?;
         let key = pem::key(key_file, &key_pem).map_err(of_key)?;
-        let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
-            of_key(match error {
-                Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
-                    "the key in {} is not that of the certificate in {}",
-                    key_file.display(),
-                    cert_file.display()
-                ),
-                error => format!("{} cannot be used: {error}", key_file.display()),
-            })
+        let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => of_key(format!(
+                "the key in {} is not that of the certificate in {}; the server's own has to be the first one there, those \
+                 that lead to its authority follow",
+                key_file.display(),
+                cert_file.display()
+            )),
+            Error::InvalidCertificate(_) => of_cert(format!(
+                "the certificate in {} is none that TLS can use",
+                cert_file.display()
+            )),
+            error => of_key(format!("{} cannot be used: {error}", key_file.display())),
         })?;
         let digest = Sha256::new()
             .chain_update(Sha256::digest(chain_pem))
@@ -189,6 +197,13 @@ pub(super) fn validity(chain: &[CertificateDer<'_>], file: &Path) -> Result<Vali
     let first = chain.first().map(|first| &first[..]).unwrap_or_default();
     let read = Certificate::from_der(first)
         .map_err(|error| format!("the certificate in {} cannot be read: {error}", file.display()))?;
+    if read.tbs_certificate.version != Version::V3 {
+        return Err(format!(
+            "the certificate in {} is of X.509 version 1, which no client takes: have it made with extensions, of version 3 \
+             (`openssl x509 -req ... -extfile names`, with `subjectAltName=DNS:ws.example.com` in the file names)",
+            file.display()
+        ));
+    }
     let validity = read.tbs_certificate.validity;
     Ok(Validity {
         begin: validity.not_before.to_system_time(),

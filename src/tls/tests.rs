@@ -396,6 +396,16 @@ fn wrong_files_change_nothing_and_say_what_is_wrong() {
             "key_file",
             "not that of the certificate",
         ),
+        (
+            certified(&format!("{}{}", authority.pem, other.certificate), &other.key),
+            "key_file",
+            "has to be the first one there",
+        ),
+        (
+            certified(VERSION_1, &other.key),
+            "cert_file",
+            "of X.509 version 1",
+        ),
         (expired, "cert_file", "expired on 2029-01-01"),
         (early, "cert_file", "only from 2050-01-01"),
     ] {
@@ -422,6 +432,18 @@ fn wrong_files_change_nothing_and_say_what_is_wrong() {
     assert!(left(acceptor.validity(), now) > left(before, now));
     assert!(left(acceptor.validity(), year(2095)) < Some(0));
 }
+
+/// From `openssl x509 -req` without `-extfile`.
+const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBADCBpgIBATAKBggqhkjOPQQDAjAMMQowCAYDVQQDDAF0MB4XDTI2MDEwMTAw\n\
+MDAwMFoXDTI3MDEwMTAwMDAwMFowDDEKMAgGA1UEAwwBdDBZMBMGByqGSM49AgEG\n\
+CCqGSM49AwEHA0IABCrQRQjUTggBYKODerCqEpJPhtLT/0bEYHRnxp94NoXKNiuv\n\
+BDihd0Q/fnMwsmGMEctRZOlZuvrAeWku9IH2xtswCgYIKoZIzj0EAwIDSQAwRgIh\n\
+AKtirTHKsiaXJneN0TeEe3Z3JSWlVsPBPC+kT+gg/5r0AiEAzQCAjuXylIkhDOA4\n\
+dRNsMdVzMz/WTKH2iOhWTSToiX0=\n\
+-----END CERTIFICATE-----\n\
+";
 
 #[test]
 fn an_encrypted_connection_is_sent_between_threads() {
