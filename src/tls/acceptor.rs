@@ -82,8 +82,10 @@ impl Acceptor {
         if let Some(validity) = credentials.validity {
             validity.judge(now)?;
         } else if current.validity.is_some() {
-            // The file of a certificate that is in use was removed: it stays in use.
-            return Ok(Reloaded::Unchanged);
+            // Not to be passed over in silence: a withdrawn authority of clients would go on counting.
+            let text = "the file of the certificate in use was removed; that and all else of tls stay as they are until there is one \
+                        again, or a restart";
+            return Err(TlsFault::new("tls.acme", text));
         }
         let next = Current::new(&self.config, credentials, &self.challenges, Some(&current))?;
         self.current.store(Arc::new(next));

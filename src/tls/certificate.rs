@@ -152,7 +152,9 @@ impl Pair {
         let is_ours = config.acme.is_on();
         let fault = |key, text: String| match is_ours {
             true => {
-                let text = format!("{text}; another certificate is ordered if that file is removed");
+                let text = format!(
+                    "{text}; another certificate is ordered if that file is removed and the server started again"
+                );
                 TlsFault::new("acme.folder", text)
             }
             false => TlsFault::new(key, text),

@@ -3,7 +3,8 @@
 //!
 //! A connection owns no buffers: whoever reads and writes for it lends theirs, so that thousands which are idle cost
 //! little more than their keys. Only `stream.rs` knows what they are lent to, a TCP connection while HTTP is spoken on it;
-//! all else is bytes in and bytes out. Not here: threads and deadlines, WebSockets, what is said inside.
+//! all else is bytes in and bytes out, but for `acme/`, which calls out and keeps files. Not here: threads and deadlines of
+//! connections, WebSockets, what is said inside.
 
 mod acceptor;
 pub mod acme;

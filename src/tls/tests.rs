@@ -531,14 +531,24 @@ fn what_acme_brings_is_shown_from_then_on_and_stays_when_it_is_lost() {
     assert_eq!(acceptor.reload(now), Ok(Reloaded::Replaced));
     assert!(acceptor.validity().is_some());
     assert!(Pair::new(&acceptor, client()).settle(9999).is_ok());
-    let asked = Pair::new(&acceptor, asks_challenge()).settle(9999);
-    assert!(asked.is_err(), "nobody is shown the certificate for a challenge");
+    let mut asks_both = asks_challenge();
+    asks_both.alpn_protocols.push(b"http/1.1".to_vec());
+    for client in [asks_challenge(), asks_both] {
+        let asked = Pair::new(&acceptor, client).settle(9999);
+        assert!(asked.is_err(), "nobody is shown the certificate for a challenge");
+    }
 
     std::fs::remove_file(&file).expect("it was there");
-    assert_eq!(acceptor.reload(now), Ok(Reloaded::Unchanged));
+    let fault = acceptor.reload(now).expect_err("it is missed");
+    assert_eq!(fault.key, "tls.acme");
     assert!(Pair::new(&acceptor, client()).settle(9999).is_ok());
     std::fs::write(&file, "nonsense").expect("it is written");
     let fault = acceptor.reload(now).expect_err("nonsense");
     assert_eq!(fault.key, "acme.folder");
-    assert!(fault.text.contains("if that file is removed"), "{fault}");
+    assert!(
+        fault
+            .text
+            .contains("if that file is removed and the server started again"),
+        "{fault}"
+    );
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls_acme::acme::ACME_TLS_ALPN_NAME;
 use rustls_acme::{ResolvesServerCertAcme, is_tls_alpn_challenge};
 
 /// The answers to challenges of this moment. Cheap to clone, and all clones are one.
@@ -29,9 +30,14 @@ pub(in crate::tls) struct Shown {
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        match is_tls_alpn_challenge(&hello) {
+        if is_tls_alpn_challenge(&hello) {
             // Of a name that is being asked for at this moment, and of no other.
-            true => self.challenges.0.load().as_ref()?.resolve(hello),
+            return self.challenges.0.load().as_ref()?.resolve(hello);
+        }
+        // Who offers that among others would be given it, with a certificate that is none of it, and be counted as nothing.
+        let mut protocols = hello.alpn().into_iter().flatten();
+        match protocols.any(|protocol| protocol == ACME_TLS_ALPN_NAME) {
+            true => None,
             false => self.certificate.clone(),
         }
     }

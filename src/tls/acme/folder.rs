@@ -3,11 +3,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::process::geteuid;
 use rustls_acme::{AccountCache, CertCache};
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
@@ -47,7 +48,8 @@ impl Folder {
     /// would be issued again and again.
     pub(super) fn prepare(&self) -> Result<(), TlsFault> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
-        made.and_then(|()| write(&self.path, "writable", b""))
+        made.and_then(|()| only_ours(&self.path))
+            .and_then(|()| write(&self.path, "writable", b""))
             .and_then(|()| fs::remove_file(self.path.join("writable")))
             .map_err(|error| {
                 let text = format!(
@@ -63,24 +65,40 @@ impl Folder {
     pub(super) fn certificate(&self) -> PathBuf {
         self.path.join(&self.certificate)
     }
-
-    async fn find(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
-        let path = self.path.join(name);
-        let read = spawn_blocking(move || match path.try_exists() {
-            Ok(false) => Ok(None),
-            _ => read_bytes(&path, BYTES_MAX).map(Some),
-        });
-        read.await.unwrap_or(Ok(None))
-    }
 }
 
-/// The folder, as the one writes who orders: until it has succeeded, since what was issued is not to be lost.
+/// The folder, as the one reads and writes who orders: until it has succeeded, since what was issued is not to be lost, and
+/// whoever cannot read it would have it issued again.
 pub(super) struct Keeper {
     pub(super) folder: Folder,
     pub(super) told: Told,
 }
 
 impl Keeper {
+    async fn find(&self, name: &str) -> Option<Vec<u8>> {
+        loop {
+            let path = self.folder.path.join(name);
+            let read = spawn_blocking(move || match path.try_exists() {
+                Ok(false) => Ok(None),
+                _ => read_bytes(&path, BYTES_MAX).map(Some),
+            });
+            let text = match read.await {
+                Ok(Ok(found)) => return found,
+                Ok(Err(text)) => text,
+                Err(panicked) => panicked.to_string(),
+            };
+            let name = self.folder.path.join(name);
+            (self.told)(&OrderFault {
+                text: format!("cannot read {}: {text}", name.display()),
+                advice: format!(
+                    "mend or remove that file; nothing is ordered before, and it is tried again every {} s",
+                    AGAIN.as_secs()
+                ),
+            });
+            sleep(AGAIN).await;
+        }
+    }
+
     async fn keep(&self, name: &str, bytes: &[u8]) {
         loop {
             let (path, name, bytes) = (self.folder.path.clone(), name.to_owned(), bytes.to_vec());
@@ -100,7 +118,7 @@ impl CertCache for Keeper {
     type EC = String;
 
     async fn load_cert(&self, _domains: &[String], _directory: &str) -> Result<Option<Vec<u8>>, String> {
-        self.folder.find(&self.folder.certificate).await
+        Ok(self.find(&self.folder.certificate).await)
     }
 
     async fn store_cert(&self, _domains: &[String], _directory: &str, pem: &[u8]) -> Result<(), String> {
@@ -114,7 +132,7 @@ impl AccountCache for Keeper {
     type EA = String;
 
     async fn load_account(&self, _contact: &[String], _directory: &str) -> Result<Option<Vec<u8>>, String> {
-        self.folder.find(&self.folder.account).await
+        Ok(self.find(&self.folder.account).await)
     }
 
     async fn store_account(&self, _contact: &[String], _directory: &str, key: &[u8]) -> Result<(), String> {
@@ -131,6 +149,18 @@ fn mark(settings: &[&str]) -> String {
         digest.update([0]);
     }
     hex::encode(&digest.finalize()[..6])
+}
+
+/// Whoever else could write to the folder could put an account's key there, and have certificates issued in its name.
+fn only_ours(folder: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(folder)?;
+    if metadata.uid() != geteuid().as_raw() {
+        return Err(io::Error::other("it belongs to somebody else"));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(io::Error::other("others may write to it (chmod 700)"));
+    }
+    Ok(())
 }
 
 /// Whoever reads the file meanwhile, or after a crash, finds what was there before or what is there now.
@@ -199,6 +229,43 @@ mod tests {
         assert_eq!(kept.len(), 2, "nothing is left over: {kept:?}");
         assert!(kept.contains(&folder.certificate()));
         assert!(kept.iter().all(|path| mode(path) == 0o600));
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let config = config(parent.path().join("acme"));
+        let folder = Folder::of(&config);
+        folder.prepare().expect("it can be made");
+        for (mode, is_ours) in [(0o770, false), (0o707, false), (0o755, true)] {
+            fs::set_permissions(&config.folder, fs::Permissions::from_mode(mode)).expect("it is ours");
+            let prepared = folder.prepare();
+            assert_eq!(prepared.is_ok(), is_ours, "{mode:o}: {prepared:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_is_told_and_never_taken_for_nothing() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let config = config(parent.path().join("acme"));
+        let folder = Folder::of(&config);
+        folder.prepare().expect("it can be made");
+        // No file can be read that is a folder.
+        fs::create_dir(folder.certificate()).expect("it is made");
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let (tell, path) = (told.clone(), folder.certificate());
+        let keeper = Keeper {
+            folder,
+            told: Arc::new(move |fault| {
+                tell.lock().expect("nobody panicked").push(fault.text.clone());
+                if path.is_dir() {
+                    fs::remove_dir(&path).expect("it is empty");
+                }
+            }),
+        };
+        assert_eq!(keeper.load_cert(&[], "").await, Ok(None));
+        let told = told.lock().expect("nobody panicked");
+        assert!(told.len() == 1 && told[0].starts_with("cannot read "), "{told:?}");
     }
 
     #[test]
