@@ -53,7 +53,9 @@ function goProgram(name) {
 
 function javaProgram(name) {
   const output = path.join(OUTPUT, "java");
-  return ["sh", "-c", `exec java -cp "${output}/classes:$(cat "${output}/classpath")" ${name}`];
+  // What it says is UTF-8 whatever the machine's language is.
+  const speech = "-Dfile.encoding=UTF-8 -Dstdout.encoding=UTF-8";
+  return ["sh", "-c", `exec java ${speech} -cp "${output}/classes:$(cat "${output}/classpath")" ${name}`];
 }
 
 const wanted = process.argv.slice(2);
