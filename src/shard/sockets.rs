@@ -373,7 +373,6 @@ impl Sockets {
 
 impl Sink for Sockets {
     fn send(&mut self, seat: Seat, bytes: &[u8]) -> usize {
-        // While nobody is blocked or encrypted the loop leaves even this table alone.
         if self.apart.holds(seat.slot) {
             return self.send_apart(seat, &[IoSlice::new(bytes)]);
         }

@@ -285,6 +285,7 @@ async fn it_is_installed_runs_in_its_sandbox_and_goes_without_a_trace() {
     assert_eq!(machine.show("MainPID"), before);
 
     machine.must(open_low_port);
+    machine.must("fanwire health --url http://127.0.0.1:443/live");
 
     // A drain that is longer than the unit allows: systemd is told in time.
     machine.must(
