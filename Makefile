@@ -6,6 +6,9 @@ SHELL := /bin/bash
 
 .PHONY: run test acme test-cluster test-helm test-ship helm unit sdk cost scale lint bench tools
 
+# Whatever is built for tests is built as part of the whole workspace, whose crates agree on features: a part of it alone would
+# compile all that is above them once more.
+
 # The server with its demo app and the demo page on http://127.0.0.1:6001/
 run:
 	cargo run
@@ -24,30 +27,30 @@ unit:
 
 # Certificates by ACME, from Pebble, the service that Let's Encrypt tests clients with; Go builds it once.
 acme:
-	@if [ -f tests/acme/.bin/.installed ] || command -v go >/dev/null; then tests/acme/install && cargo test --locked --test acme; \
+	@if [ -f tests/acme/.bin/.installed ] || command -v go >/dev/null; then tests/acme/install && cargo test --workspace --locked --test acme; \
 	else echo "!! NOT RUN: certificates by ACME (make acme), since Go is not installed, which their service is built with"; fi
 
 # The official clients alone; SUITES="go java" chooses some.
 sdk: tools
-	cargo build --locked
+	cargo build --workspace --bin fanwire --locked
 	node tests/sdk/run.mjs $(SUITES)
 
 # Three nodes under load while brokers and nodes are killed, frozen and cut off: minutes, and many processes.
 # FAULTS="redis nats_frozen" chooses some by words of their names, FAULTS="soak --seconds 600" goes on for longer.
 test-cluster: tools
-	cargo test --locked --test faults -- $(FAULTS)
+	cargo test --workspace --locked --test faults -- $(FAULTS)
 
 # The chart of `helm/fanwire`: rendered by the real helm, held against the schemas of Kubernetes, given to the server.
 # CHART="Meaning" chooses some by words of their names.
 test-helm:
 	@tests/helm/install
-	cargo build --locked
+	cargo build --workspace --bin fanwire --locked
 	tests/helm/.venv/bin/python -B -m unittest discover --verbose -s tests/helm $(addprefix -k ,$(CHART))
 
 # The chart's schema and the table of its README, written anew when a setting or a value has changed.
 helm:
 	@tests/helm/install
-	cargo build --locked
+	cargo build --workspace --bin fanwire --locked
 	tests/helm/.venv/bin/python helm/generate.py target/debug/fanwire
 
 # What is shipped: the image, the Debian package with its systemd unit, the compose file with its dashboard. As root on Debian

@@ -76,7 +76,8 @@ class Start(unittest.TestCase):
         process = self.kept.enter_context(Running(pod.run(*pod.container["args"], **here, **changed)))
         probe = pod.container["readinessProbe"]["httpGet"]
         address = f"http://127.0.0.1:{admin}{probe['path']}"
-        eventually("ready", lambda: get(address)[0] == 200 or self.assertIsNone(process.poll(), process.stderr))
+        has_ended = lambda: self.assertIsNone(process.poll(), process.poll() is not None and process.stderr.read())
+        eventually("ready", lambda: get(address)[0] == 200 or has_ended())
         return process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
 
     def test_the_server_finds_every_rendered_configuration_right(self):
@@ -157,6 +158,8 @@ class Start(unittest.TestCase):
 
     def test_tls_ends_in_the_pod_by_a_certificate_that_is_followed(self):
         alone = {"replicaCount": 1, "config": {"adapter": {"driver": "none"}, "drain": {"delay_s": 0, "drain_s": 0}}}
+        # A broker that nothing uses is refused.
+        alone["config"]["redis"] = {"url": "redis://127.0.0.1:6379"}
         manifests = rendered(merged(values_of("tls"), alone))
         pod = self.pod(server(manifests), manifests + fixtures("tls"))
         _, public, _ = self.run_pod(pod)
